@@ -1,0 +1,118 @@
+package paper
+
+import (
+	"hash/fnv"
+	"math"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+
+	"permitchain/exchange"
+	"permitchain/ledger"
+)
+
+// spec is a symbol's rules and about what it costs.
+type spec struct {
+	exchange.Market
+	start float64
+}
+
+// specOf is a symbol's rules: Binance's for a few, and for any other what its name makes of the seed. It is always the same.
+func specOf(seed uint64, symbol string) spec {
+	switch symbol {
+	case "BTCUSDT":
+		return newSpec(symbol, "0.001", "120", "0.1", 87000)
+	case "ETHUSDT":
+		return newSpec(symbol, "0.001", "2000", "0.01", 2900)
+	case "SOLUSDT":
+		return newSpec(symbol, "0.1", "8000", "0.01", 125)
+	case "BNBUSDT":
+		return newSpec(symbol, "0.01", "2000", "0.01", 850)
+	case "XRPUSDT":
+		return newSpec(symbol, "0.1", "2000000", "0.0001", 1.9)
+	case "DOGEUSDT":
+		return newSpec(symbol, "1", "30000000", "0.00001", 0.13)
+	}
+	price := math.Pow(10, 4*luckOf(ownSeed(seed, symbol), 0).Float64()-1) // 0.1 to 1,000 USD
+	magnitude := int(math.Floor(math.Log10(price)))
+	// A step costs 1 to 10 USD, the largest order is a hundred thousand steps, and a tick is a ten-thousandth of the price or less.
+	return newSpec(symbol, power(-magnitude), power(5-magnitude), power(magnitude-4), price)
+}
+
+func newSpec(symbol, step, largest, tick string, start float64) spec {
+	lot := ledger.Lot{Step: ledger.MustQty(step), Min: ledger.MustQty(step), Max: ledger.MustQty(largest)}
+	return spec{exchange.Market{Symbol: symbol, Lot: lot, Tick: ledger.MustPrice(tick)}, start}
+}
+
+// power is ten to the n, as an amount.
+func power(n int) string {
+	if n < 0 {
+		return "0." + strings.Repeat("0", -n-1) + "1"
+	}
+	return "1" + strings.Repeat("0", n)
+}
+
+// The shape of the market: about 0.06 % a minute, calm and wild hours, and trends of a
+// few hours that are plain to see against it.
+const (
+	sigmaPerRootSecond = 0.0006 / 7.745966692414834 // √60
+	wildness           = 0.7                        // how far the variance swings around its mean
+	wildPeriodS        = 3 * 3600
+	trend              = 0.012
+	trendPeriodS       = 5 * 3600
+	farthest           = 1.5 // log of how far the price may ever be from its start
+)
+
+// price is the mark price after so many seconds of market. It depends on nothing else, so
+// it needs no memory, a restart continues it without a jump, and its past can be asked for.
+//
+// It is a Brownian motion that runs faster in wild hours than in calm ones, on a slow wave.
+func (s spec) price(seed uint64, seconds float64) ledger.Price {
+	own := ownSeed(seed, s.Symbol)
+	phase := luckOf(own, 1)
+	wild, wave := 2*math.Pi*phase.Float64(), 2*math.Pi*phase.Float64()
+	const w = 2 * math.Pi / wildPeriodS
+	clock := seconds + wildness/w*(math.Sin(w*seconds+wild)-math.Sin(wild))
+	x := sigmaPerRootSecond * (brownian(own, clock) - brownian(own, 0))
+	x += trend * (math.Sin(2*math.Pi*seconds/trendPeriodS+wave) - math.Sin(wave))
+	x = farthest * math.Tanh(x/farthest)
+	_, fraction, _ := strings.Cut(s.Tick.String(), ".")
+	p := ledger.MustPrice(strconv.FormatFloat(s.start*math.Exp(x), 'f', len(fraction), 64))
+	return p.Max(s.Tick)
+}
+
+// brownian is a Brownian motion at a time in seconds, found by halving: the value in the
+// middle of an interval is the mean of its ends and a normal deviation that belongs to
+// that middle alone. The interval reaches 17,000 years to both sides of 0.
+func brownian(own uint64, at float64) float64 {
+	const reach = 1 << 39
+	lo, hi := -float64(reach), float64(reach)
+	at = max(lo, min(at, hi))
+	var left, right float64
+	source := rand.NewPCG(0, 0)
+	luck := rand.New(source)
+	for node := uint64(2); hi-lo > 1 && at > lo; {
+		source.Seed(own, spread(node))
+		mid := (lo + hi) / 2
+		value := (left+right)/2 + math.Sqrt(hi-lo)/2*luck.NormFloat64()
+		if at < mid {
+			hi, right, node = mid, value, 2*node
+		} else {
+			lo, left, node = mid, value, 2*node+1
+		}
+	}
+	return left + (right-left)*(at-lo)/(hi-lo)
+}
+
+// ownSeed belongs to a symbol of an exchange.
+func ownSeed(seed uint64, symbol string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(symbol))
+	return seed ^ h.Sum64()
+}
+
+// luckOf is a source that belongs to a number.
+func luckOf(own, n uint64) *rand.Rand { return rand.New(rand.NewPCG(own, spread(n))) }
+
+// spread sends neighbouring numbers far apart, so that their sources have nothing in common.
+func spread(n uint64) uint64 { return n * 0x9e3779b97f4a7c15 }

@@ -1,0 +1,199 @@
+package paper
+
+import (
+	"context"
+	"math"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"permitchain/exchange"
+	"permitchain/ledger"
+)
+
+func float(t *testing.T, p ledger.Price) float64 {
+	t.Helper()
+	f, err := strconv.ParseFloat(p.String(), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func TestMarksEverySecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := mustOpen(t, bookPath(t), options())
+		ctx, cancel := context.WithCancel(t.Context())
+		marks := map[string][]ledger.Mark{}
+		done := make(chan error)
+		go func() {
+			done <- p.Stream(ctx, func(e exchange.StreamEvent) {
+				if e.Mark != nil {
+					marks[e.Mark.Symbol] = append(marks[e.Mark.Symbol], *e.Mark)
+				}
+			})
+		}()
+		<-time.After(60*time.Second + 1)
+		cancel()
+		if err := <-done; err != context.Canceled {
+			t.Errorf("stream ended with %v", err)
+		}
+		for _, symbol := range []string{"BTCUSDT", "ETHUSDT"} {
+			all := marks[symbol]
+			if len(all) != 61 {
+				t.Fatalf("%d marks of %s in a minute, want the present one and 60", len(all), symbol)
+			}
+			moved := 0
+			for i := 1; i < len(all); i++ {
+				if all[i].At.Sub(all[i-1].At) != time.Second {
+					t.Errorf("%s: marks at %v and %v", symbol, all[i-1].At, all[i].At)
+				}
+				if !all[i].Price.Equal(all[i-1].Price) {
+					moved++
+				}
+			}
+			if moved < 50 {
+				t.Errorf("%s moved %d times in a minute", symbol, moved)
+			}
+		}
+	})
+}
+
+func TestTraderReopensWithinAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := options()
+		o.Trader = true
+		path := bookPath(t)
+		p := mustOpen(t, path, o)
+		ctx, cancel := context.WithCancel(t.Context())
+		changes := 0
+		done := make(chan error)
+		go func() {
+			done <- p.Stream(ctx, func(e exchange.StreamEvent) {
+				if e.Changed != nil && *e.Changed == btc {
+					changes++
+				}
+			})
+		}()
+		synctest.Wait()
+		// What is closed in part stays as it is.
+		p.Place(t.Context(), closing(p, "pc-1", "0.034"))
+		<-time.After(5 * time.Minute)
+		if got := held(t, p, btc); got != "0.012" {
+			t.Fatalf("after a part was closed %s is held", got)
+		}
+		p.Place(t.Context(), closing(p, "pc-2", "0.012"))
+		<-time.After(19 * time.Second)
+		if got := held(t, p, btc); got != "0" {
+			t.Errorf("%s is held 19 s after the close", got)
+		}
+		<-time.After(41 * time.Second)
+		synctest.Wait()
+		if got := held(t, p, btc); got != "0.046" {
+			t.Errorf("%s is held a minute after the close, want 0.046 again", got)
+		}
+		cancel()
+		<-done
+		if changes != 3 {
+			t.Errorf("%d changes were told, want 3", changes)
+		}
+		trades, err := p.Trades(t.Context(), "BTCUSDT", 0)
+		if last := trades[len(trades)-1]; err != nil || ledger.OfOurForm(last.ClientOrderID) || last.Direction != ledger.Buy {
+			t.Errorf("it was reopened by %+v", last)
+		}
+		// The next time it takes its time again, and a restart meanwhile does not make it forget.
+		p.Place(t.Context(), closing(p, "pc-3", "0.046"))
+		<-time.After(19 * time.Second)
+		if got := held(t, p, btc); got != "0" {
+			t.Errorf("%s is held 19 s after the second close", got)
+		}
+		p.Close()
+		again := mustOpen(t, path, o)
+		<-time.After(time.Minute)
+		synctest.Wait()
+		if got := held(t, again, btc); got != "0.046" {
+			t.Errorf("%s is held a minute after the restart", got)
+		}
+	})
+}
+
+// The price continues where it was: over a restart, a change of speed, and a book written anew.
+func TestPriceDoesNotJumpAtARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := bookPath(t)
+		o := options()
+		var last float64
+		for i, speed := range []float64{1, 1, 600, 600, 1} {
+			o.Speed = speed
+			p := mustOpen(t, path, o)
+			now := func() float64 {
+				m, err := query(t.Context(), p, "", func(time.Time) ledger.Mark { return p.marks["BTCUSDT"] })
+				if err != nil {
+					t.Fatal(err)
+				}
+				return float(t, m.Price)
+			}
+			if first := now(); i > 0 && first != last {
+				t.Errorf("opened at %v, closed at %v", first, last)
+			}
+			<-time.After(100 * time.Second)
+			synctest.Wait()
+			last = now()
+			if _, _, err := ask(t.Context(), p, func(now time.Time) error { return p.compact(now) }); err != nil {
+				t.Fatal(err)
+			}
+			p.Close()
+		}
+	})
+}
+
+func TestPricesAreThoseOfAMarket(t *testing.T) {
+	for _, symbol := range []string{"BTCUSDT", "DOGEUSDT", "NOBODYKNOWSUSDT"} {
+		s := specOf(7, symbol)
+		at := func(seconds float64) float64 { return float(t, s.price(7, seconds)) }
+		var sum, square float64
+		sameSign, n, last := 0, 5000, 0.0
+		for i := range n {
+			r := math.Log(at(float64(i+1)*60) / at(float64(i)*60))
+			sum, square = sum+r, square+r*r
+			if r*last > 0 {
+				sameSign++
+			}
+			last = r
+		}
+		sigma := math.Sqrt(square / float64(n))
+		if sigma < 0.0003 || sigma > 0.0012 {
+			t.Errorf("%s: a minute's return is %.5f, want about 0.0006", symbol, sigma)
+		}
+		if share := float64(sameSign) / float64(n); share < 0.42 || share > 0.58 {
+			t.Errorf("%s: %.2f of neighbouring returns have the same sign, want about half", symbol, share)
+		}
+		if math.Abs(at(0)/s.start-1) > 0.001 {
+			t.Errorf("%s begins at %v, want %v", symbol, at(0), s.start)
+		}
+		for _, far := range []float64{-1e5, 1e3, 1e6, 1e9, 1e12, 1e15, 1e300} {
+			p := s.price(7, far)
+			if p.Sign() <= 0 || !p.FloorTo(s.Tick).Equal(p) || math.Abs(math.Log(float(t, p)/s.start)) > farthest+0.01 {
+				t.Errorf("%s after %g s: %s", symbol, far, p)
+			}
+		}
+	}
+	if specOf(1, "BTCUSDT").price(1, 500).Equal(specOf(2, "BTCUSDT").price(2, 500)) {
+		t.Error("two seeds, one price")
+	}
+}
+
+func TestAnySymbolHasSaneRules(t *testing.T) {
+	for _, symbol := range []string{"AUSDT", "BUSDT", "CUSDT", "DUSDT", "1000PEPEUSDT", "X"} {
+		for seed := range uint64(50) {
+			s := specOf(seed, symbol)
+			value := float(t, s.Tick) / s.start
+			cost, _ := strconv.ParseFloat(s.Lot.Step.String(), 64)
+			cost *= s.start
+			if value > 0.00011 || value < 0.000005 || cost < 0.99 || cost > 10.01 || s.Lot.Max.Less(s.Lot.Min) {
+				t.Errorf("seed %d: %s costs %v, %+v", seed, symbol, s.start, s.Market)
+			}
+		}
+	}
+}

@@ -1,0 +1,111 @@
+package apply_test
+
+import (
+	"testing"
+	"time"
+
+	"permitchain/ledger"
+	"permitchain/stages/apply"
+)
+
+var now = time.Date(2026, 1, 25, 0, 26, 8, 0, time.UTC)
+
+// planned is a state with one plan that has the verdicts given.
+func planned(t *testing.T, governor, position *ledger.Verdict) (*ledger.State, *ledger.Plan) {
+	t.Helper()
+	s := ledger.NewState()
+	p := ledger.Proposal{Symbol: "BTCUSDT", Side: ledger.Both, Action: ledger.Partial25, KillScore: 0.54, ComputedAt: now, Source: ledger.FromExternal}
+	events := []ledger.Event{
+		&ledger.LedgerOpened{Holding: ledger.Holding{Key: p.Key(), Amount: ledger.MustQty("0.046")}, By: "test"},
+		&ledger.PlanDecided{ID: p.ID(), Proposal: p, Decision: ledger.Execute, Steps: p.Steps()},
+	}
+	if governor != nil {
+		events = append(events, &ledger.GovernorDecided{ID: p.ID(), Verdicts: []ledger.Verdict{*governor}})
+	}
+	if position != nil {
+		events = append(events, &ledger.PositionDecided{ID: p.ID(), Verdicts: []ledger.Verdict{*position}})
+	}
+	fold(t, s, now, events...)
+	return s, s.Plans[p.ID()]
+}
+
+func fold(t *testing.T, s *ledger.State, at time.Time, events ...ledger.Event) {
+	t.Helper()
+	for _, e := range events {
+		if err := s.Apply(ledger.Record{Seq: s.Control.Seq + 1, At: at, Event: e}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func verdict(r ledger.Ruling, reason ledger.Reason) *ledger.Verdict {
+	return &ledger.Verdict{
+		Ruling: r, Reason: reason, Expires: now.Add(time.Minute), SafeCloseQty: ledger.MustQty("0.011"), Exchange: ledger.MustQty("0.046"),
+	}
+}
+
+var (
+	rules = apply.Rules{Config: apply.Config{Attempts: 3}, RecvWindow: 3 * time.Second, StaleAfter: 10 * time.Second}
+	sight = apply.Sight{At: now, Lot: ledger.Lot{Step: ledger.MustQty("0.001"), Min: ledger.MustQty("0.001"), Max: ledger.MustQty("120")}}
+)
+
+func TestJoin(t *testing.T) {
+	yes, yesToo := verdict(ledger.Allow, ledger.WithinLimits), verdict(ledger.Allow, ledger.PositionAgrees)
+	no, noToo := verdict(ledger.Deny, ledger.DailyLimit), verdict(ledger.Deny, ledger.NoPosition)
+	capped := verdict(ledger.Allow, ledger.TrimmedToDailyLimit)
+	capped.Capped, capped.Qty = true, ledger.MustQty("0.005")
+	cases := []struct {
+		name               string
+		governor, position *ledger.Verdict
+		state              ledger.RunState
+		after              time.Duration
+		stage              ledger.Stage // "" where an order is promised
+		reason             ledger.Reason
+		qty                string
+	}{
+		{"both allow", yes, yesToo, ledger.Armed, 0, "", "", "0.011"},
+		{"the cap is the smaller", capped, yesToo, ledger.Armed, 0, "", "", "0.005"},
+		{"governor denies", no, yesToo, ledger.Armed, 0, ledger.StageGovernor, ledger.DailyLimit, ""},
+		{"position denies", yes, noToo, ledger.Armed, 0, ledger.StagePosition, ledger.NoPosition, ""},
+		{"governor is silent", nil, yesToo, ledger.Armed, 0, ledger.StageGovernor, ledger.GovernorTimeout, ""},
+		{"position is silent", yes, nil, ledger.Armed, 0, ledger.StagePosition, ledger.PositionTimeout, ""},
+		{"the last instant", yes, yesToo, ledger.Armed, time.Minute - 1, "", "", "0.011"},
+		{"a permit has expired", yes, yesToo, ledger.Armed, time.Minute, ledger.StageExecution, ledger.PermitExpired, ""},
+		{"killed on the way", yes, yesToo, ledger.Killed, 0, ledger.StageExecution, ledger.RunStateForbids, ""},
+		{"protective only on the way", yes, yesToo, ledger.ProtectiveOnly, 0, ledger.StageExecution, ledger.RunStateForbids, ""},
+		{"disarmed on the way", yes, yesToo, ledger.Disarmed, 0, ledger.StageExecution, ledger.RunDisarmed, ""},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			s, p := planned(t, c.governor, c.position)
+			if c.state != ledger.Armed {
+				fold(t, s, now, &ledger.RunStateChanged{From: ledger.Armed, To: c.state, Who: "test"})
+			}
+			at := now.Add(c.after)
+			st := apply.Join(rules, s, p, sight, at)
+			fold(t, s, at, st.Events...)
+			step := p.Steps[0]
+			if c.reason == "" {
+				if len(st.Effects) != 1 || step.Grant == nil || step.Grant.Qty.String() != c.qty || st.Effects[0].Send.Qty.String() != c.qty {
+					t.Fatalf("step %+v, effects %+v", step, st.Effects)
+				}
+				return
+			}
+			if len(st.Effects) != 0 || p.Stage != c.stage || p.Reason != c.reason || step.Grant != nil {
+				t.Fatalf("plan %s, %d effects", p.Fate(), len(st.Effects))
+			}
+		})
+	}
+}
+
+// TestTheFoldRefusesASecondUse: even a stage that forgot could not use a permit twice.
+func TestTheFoldRefusesASecondUse(t *testing.T) {
+	s, p := planned(t, verdict(ledger.Allow, ledger.WithinLimits), verdict(ledger.Allow, ledger.PositionAgrees))
+	st := apply.Join(rules, s, p, sight, now)
+	fold(t, s, now, st.Events...)
+	for _, e := range st.Events {
+		if err := s.Apply(ledger.Record{Seq: s.Control.Seq + 1, At: now, Event: e}); err == nil {
+			t.Errorf("%s was folded twice", e.Kind())
+		}
+	}
+}

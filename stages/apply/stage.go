@@ -1,0 +1,464 @@
+// Package apply turns proposals into plans, joins their permits, and sends their orders:
+// pure kernels for planning (SPEC §4), execution (§7) and the settling of what is
+// unknown, and the stage that runs them. It is the only stage that sends an order.
+package apply
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"permitchain/exchange"
+	"permitchain/ledger"
+	"permitchain/pipeline"
+)
+
+type (
+	// Offer is a proposal that is owed planning's answer.
+	Offer = pipeline.Request[ledger.Proposal, ledger.Receipt]
+	// Loop is apply's loop.
+	Loop = pipeline.Loop[*ledger.State, ledger.Event, Effect]
+)
+
+// Stage plans, joins and executes.
+type Stage struct {
+	Rules     func(symbol string) Rules
+	Exchange  exchange.Exchange
+	Board     *exchange.Board
+	Loop      *Loop
+	Offers    <-chan Offer         // from the exit-brain
+	Flattens  <-chan Flatten       // from the operator
+	Governor  chan<- ledger.PlanID // plans to be judged
+	Reconcile chan<- ledger.PlanID // the same
+	Permits   <-chan ledger.PlanID // from both: a verdict is on record
+	Arrived   pipeline.Bell        // a snapshot is on the board
+	Ask       pipeline.Bell        // to reconcile: a snapshot is wanted
+	Log       zerolog.Logger
+
+	waiting   map[ledger.PlanID]*wait // plans on their way to their permits
+	due       map[ledger.PlanID]time.Time
+	negatives map[string][]time.Time // client order id → lookups after the fence that found nothing
+	looking   map[string]bool        // lookups under way
+	sending   int                    // orders whose answers are not in
+	placed    bool                   // an order was placed whose trades have not been asked for
+	lookAt    time.Time              // when open orders are looked up next
+	outbox    [2][]ledger.PlanID     // plans not yet taken by governor and reconcile
+	answers   chan answer
+	lookups   chan Lookup
+	gone      chan gone
+	asking    sync.WaitGroup
+}
+
+type wait struct {
+	permits  int
+	deadline time.Time
+}
+
+type answer struct {
+	id string
+	exchange.Answer
+}
+
+// gone is what came of cancelling a stop.
+type gone struct {
+	id  string
+	err error
+}
+
+const (
+	// outboxMax bounds how many plans may wait for permits; beyond it proposals are not taken, and their senders wait.
+	outboxMax = 256
+	lookEvery = time.Second
+	idle      = time.Minute // a timer must be set to something
+)
+
+// Run works until it is stopped: softly, it takes no more proposals and stays until no order is in flight.
+func (a *Stage) Run(stop pipeline.Stop) error {
+	a.waiting, a.due, a.negatives, a.looking = map[ledger.PlanID]*wait{}, map[ledger.PlanID]time.Time{}, map[string][]time.Time{}, map[string]bool{}
+	a.answers, a.lookups, a.gone = make(chan answer, 1), make(chan Lookup, 1), make(chan gone, 1)
+	defer a.Loop.Wait()
+	defer a.asking.Wait()
+	if err := a.recover(stop.Hard); err != nil {
+		return stop.Done(err)
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	soft := stop.Soft
+	for soft != nil || !a.quiet() {
+		offers, flattens := a.Offers, a.Flattens
+		if soft == nil || len(a.outbox[0])+len(a.outbox[1]) > outboxMax || len(a.waiting) > outboxMax {
+			offers, flattens = nil, nil
+		}
+		timer.Reset(time.Until(a.next()))
+		var err error
+		select {
+		case o := <-offers:
+			err = a.plan(stop.Hard, o)
+		case f := <-flattens:
+			err = a.flatten(stop.Hard, f)
+		case send(a.Governor, a.outbox[0]) <- first(a.outbox[0]):
+			a.outbox[0] = a.outbox[0][1:]
+		case send(a.Reconcile, a.outbox[1]) <- first(a.outbox[1]):
+			a.outbox[1] = a.outbox[1][1:]
+		case id := <-a.Permits:
+			err = a.permitted(stop.Hard, id)
+		case res := <-a.answers:
+			err = a.answered(stop.Hard, res)
+		case l := <-a.lookups:
+			err = a.learn(stop.Hard, l)
+		case g := <-a.gone:
+			err = a.stopGone(stop.Hard, g)
+		case <-a.Arrived:
+			err = a.refresh(stop.Hard)
+		case <-timer.C:
+			err = a.wake(stop.Hard)
+		case <-soft:
+			soft = nil
+		case <-stop.Hard.Done():
+			return nil
+		}
+		if err != nil {
+			return stop.Done(err)
+		}
+	}
+	return nil
+}
+
+// send is ch while there is something to send, else nil, on which a select never fires.
+func send(ch chan<- ledger.PlanID, queue []ledger.PlanID) chan<- ledger.PlanID {
+	if len(queue) == 0 {
+		return nil
+	}
+	return ch
+}
+
+func first(queue []ledger.PlanID) ledger.PlanID {
+	if len(queue) == 0 {
+		return ""
+	}
+	return queue[0]
+}
+
+// quiet tells whether nothing is in flight that the next process could not take up.
+func (a *Stage) quiet() bool {
+	return len(a.waiting) == 0 && a.sending == 0 && !a.placed && len(a.looking) == 0
+}
+
+// next is the earliest instant at which something has to be looked at.
+func (a *Stage) next() time.Time {
+	at := time.Now().Add(idle)
+	for _, w := range a.waiting {
+		at = earlier(at, w.deadline)
+	}
+	for _, t := range a.due {
+		at = earlier(at, t)
+	}
+	if !a.lookAt.IsZero() {
+		at = earlier(at, a.lookAt)
+	}
+	return at
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// do runs a kernel, and counts the orders it sends.
+func (a *Stage) do(hard context.Context, kernel func(*ledger.State, time.Time) step) error {
+	return a.Loop.Do(hard, func(s *ledger.State, now time.Time) step {
+		st := kernel(s, now)
+		for _, e := range st.Effects {
+			if e.Send != nil {
+				a.sending++
+			}
+		}
+		return st
+	})
+}
+
+func (a *Stage) see(symbol string) Sight {
+	return Sight{a.Exchange.Now(), a.Board.Snapshot(), a.Board.Mark(symbol).Price, a.Board.Markets[symbol].Lot}
+}
+
+// recover takes up what an earlier process left.
+func (a *Stage) recover(hard context.Context) error {
+	err := a.do(hard, func(s *ledger.State, now time.Time) step { return Restart(s) })
+	a.lookAt = time.Now()
+	return errors.Join(err, a.resume(hard))
+}
+
+// resume looks at every open plan that has a grant.
+func (a *Stage) resume(hard context.Context) error {
+	return a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
+		for _, p := range s.OpenPlans() {
+			if _, set := a.due[p.ID]; !set && a.waiting[p.ID] == nil {
+				a.due[p.ID] = time.Now()
+			}
+		}
+		return st
+	})
+}
+
+func (a *Stage) plan(hard context.Context, o Offer) error {
+	p := o.Value
+	if err := Validate(p); err != nil {
+		o.Reply <- ledger.Receipt{Decision: ledger.Errored, Reason: ledger.InvalidProposal, Error: err.Error()}
+		return nil
+	}
+	b := Basis(a.Board, p.Key(), a.Exchange.Now())
+	var receipt ledger.Receipt
+	err := a.do(hard, func(s *ledger.State, now time.Time) (st step) {
+		var e ledger.Event
+		e, receipt = Plan(a.Rules(p.Symbol), s, p, b, now)
+		st.Events = []ledger.Event{e}
+		st.Effects = []Effect{{Reply: func() { o.Reply <- receipt }}}
+		return st
+	})
+	if receipt.Decision == ledger.Execute && err == nil {
+		a.outbox[0] = append(a.outbox[0], receipt.ID)
+		a.outbox[1] = append(a.outbox[1], receipt.ID)
+		a.waiting[receipt.ID] = &wait{deadline: time.Now().Add(a.Rules(p.Symbol).PermitWait)}
+	}
+	return err
+}
+
+// permitted counts a plan's permits; with both it goes on.
+func (a *Stage) permitted(hard context.Context, id ledger.PlanID) error {
+	w := a.waiting[id]
+	if w == nil {
+		return nil // It came too late, and is void.
+	}
+	if w.permits++; w.permits < 2 {
+		return nil
+	}
+	delete(a.waiting, id)
+	return a.progress(hard, id)
+}
+
+// progress takes a plan as far as it can go now.
+func (a *Stage) progress(hard context.Context, id ledger.PlanID) error {
+	for more := true; more; {
+		var key ledger.Key
+		delete(a.due, id)
+		err := a.do(hard, func(s *ledger.State, now time.Time) (st step) {
+			p := s.Plans[id]
+			more = p != nil && !p.Outcome.Final()
+			if !more {
+				return st
+			}
+			key = p.Key()
+			r, see := a.Rules(key.Symbol), a.see(key.Symbol)
+			if p.Steps[p.Current()].Grant == nil {
+				st = Join(r, s, p, see, now)
+			} else {
+				var until time.Time
+				if st, until = Advance(r, s, p, see, now); !until.IsZero() {
+					a.due[id] = until
+					a.Ask.Ring()
+				}
+			}
+			more = len(st.Events) > 0 && len(st.Effects) == 0
+			return st
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Perform does what a step decided; it runs on a goroutine of the loop's.
+func (a *Stage) Perform(hard context.Context, e Effect) {
+	switch {
+	case e.Reply != nil:
+		e.Reply()
+	case e.Send != nil:
+		pipeline.Send(hard, a.answers, answer{e.Send.ClientOrderID, a.Exchange.Place(hard, *e.Send)})
+	case e.Cancel != nil:
+		pipeline.Send(hard, a.gone, gone{e.Cancel.ClientOrderID, a.Exchange.CancelStop(hard, e.Cancel.Key, e.Cancel.ClientOrderID)})
+	}
+}
+
+func (a *Stage) answered(hard context.Context, res answer) error {
+	a.sending--
+	var i ledger.Intent
+	err := a.do(hard, func(s *ledger.State, _ time.Time) step {
+		i = *s.Intents[res.id]
+		return Answered(s, res.id, res.Answer)
+	})
+	if err != nil {
+		return err
+	}
+	if res.Outcome == exchange.NotPlaced || i.Kind == ledger.StopStep && res.Outcome == exchange.Placed {
+		a.Ask.Ring()
+		err := a.progress(hard, i.Plan)
+		if i.Kind == ledger.StopStep && res.Outcome == exchange.NotPlaced {
+			err = errors.Join(err, a.stopFailed(hard, i.Key))
+		}
+		return err
+	}
+	a.lookAt, a.placed = time.Now(), res.Outcome == exchange.Placed
+	return nil
+}
+
+// stopFailed closes what a stop could not be placed for, where the configuration says so.
+func (a *Stage) stopFailed(hard context.Context, k ledger.Key) error {
+	a.Log.Error().Str("symbol", k.Label()).Msg("a stop could not be placed: the position is without the wanted protection")
+	if a.Rules(k.Symbol).OnStopFailure != CloseAll {
+		return nil
+	}
+	return a.plan(hard, pipeline.Ask[ledger.Proposal, ledger.Receipt](ledger.Proposal{
+		Symbol: k.Symbol, Side: k.Side, Action: ledger.FullClose, KillScore: 1, ComputedAt: time.Now().UTC().Truncate(time.Millisecond),
+		Source: ledger.FromBrain, ReasonCodes: []string{"stop_failed"},
+	}))
+}
+
+// wake does what is due.
+func (a *Stage) wake(hard context.Context) error {
+	now := time.Now()
+	for id, w := range a.waiting {
+		if !now.Before(w.deadline) {
+			delete(a.waiting, id)
+			if err := a.progress(hard, id); err != nil {
+				return err
+			}
+		}
+	}
+	for id, at := range a.due {
+		if !now.Before(at) {
+			if err := a.progress(hard, id); err != nil {
+				return err
+			}
+		}
+	}
+	if !a.lookAt.IsZero() && !now.Before(a.lookAt) {
+		return a.look(hard)
+	}
+	return nil
+}
+
+// look asks the exchange about every open order that is not merely waiting for its answer.
+func (a *Stage) look(hard context.Context) error {
+	a.lookAt, a.placed = time.Time{}, false
+	type target struct {
+		i      ledger.Intent
+		cursor int64
+	}
+	var targets []target
+	err := a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
+		for _, i := range Wanted(s) {
+			t := target{i: *i}
+			if pos := s.Positions[i.Key]; pos != nil {
+				t.cursor = pos.Cursor
+			}
+			targets = append(targets, t)
+		}
+		return st
+	})
+	for _, t := range targets {
+		a.lookAt = time.Now().Add(lookEvery)
+		if !a.looking[t.i.ClientOrderID] {
+			a.looking[t.i.ClientOrderID] = true
+			a.asking.Go(func() { pipeline.Send(hard, a.lookups, a.lookup(hard, t.i, t.cursor)) })
+		}
+	}
+	return err
+}
+
+// lookup asks for one order, and for the trades it may have made.
+func (a *Stage) lookup(ctx context.Context, i ledger.Intent, cursor int64) Lookup {
+	l := Lookup{ID: i.ClientOrderID, At: a.Exchange.Now()}
+	order, err := a.Exchange.Find(ctx, i.Key, i.ClientOrderID)
+	switch {
+	case err == nil:
+		l.Order = &order
+	case !errors.Is(err, exchange.ErrNotFound):
+		l.Err = err
+		return l
+	default:
+		orders, err := a.Exchange.OrdersSince(ctx, i.Key.Symbol, i.SendBefore.Add(-sendWithin-time.Second))
+		if l.Err = err; err != nil {
+			return l
+		}
+		for _, o := range orders {
+			l.Listed = l.Listed || o.ClientOrderID == i.ClientOrderID
+		}
+	}
+	l.Trades, l.Err = a.Exchange.Trades(ctx, i.Key.Symbol, cursor)
+	return l
+}
+
+// learn records what a lookup proves and books the trades it brought.
+func (a *Stage) learn(hard context.Context, l Lookup) error {
+	delete(a.looking, l.ID)
+	if l.Err != nil {
+		a.Log.Warn().Err(l.Err).Str("order", l.ID).Msg("the order could not be looked up; tried again")
+		return nil
+	}
+	var plan ledger.PlanID
+	err := a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
+		i := s.Intents[l.ID]
+		plan = i.Plan
+		e, negatives := Learn(a.Rules(i.Key.Symbol), s, l, a.negatives[l.ID], a.see(i.Key.Symbol))
+		if a.negatives[l.ID] = negatives; negatives == nil {
+			delete(a.negatives, l.ID)
+		}
+		if e != nil {
+			st.Events = []ledger.Event{e}
+		}
+		return st
+	})
+	if err != nil {
+		return err
+	}
+	err = a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
+		own, _ := s.Unbooked(s.Intents[l.ID].Key, l.Trades)
+		st.Events = s.BookOwn(own)
+		return st
+	})
+	a.Ask.Ring()
+	return errors.Join(err, a.progress(hard, plan))
+}
+
+// refresh looks at what a new snapshot may let go on.
+func (a *Stage) refresh(hard context.Context) error {
+	if err := a.tend(hard); err != nil {
+		return err
+	}
+	return a.resume(hard)
+}
+
+// tend keeps the stops true to their positions.
+func (a *Stage) tend(hard context.Context) error {
+	return a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
+		for _, pos := range Tended(s) {
+			more := Tend(a.Rules(pos.Key.Symbol), s, pos, a.see(pos.Key.Symbol))
+			st.Events, st.Effects = append(st.Events, more.Events...), append(st.Effects, more.Effects...)
+		}
+		return st
+	})
+}
+
+// stopGone records that a stop was cancelled, or had gone before.
+func (a *Stage) stopGone(hard context.Context, g gone) error {
+	if g.err != nil && !errors.Is(g.err, exchange.ErrNotFound) {
+		a.Log.Warn().Err(g.err).Str("order", g.id).Msg("the old stop could not be cancelled; tried again")
+		return nil
+	}
+	why := "cancelled"
+	if g.err != nil {
+		why = "not standing any more"
+	}
+	return a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
+		if i := s.Intents[g.id]; i.State == ledger.Standing {
+			st.Events = []ledger.Event{&ledger.StopGone{ClientOrderID: g.id, Why: why}}
+		}
+		return st
+	})
+}

@@ -1,0 +1,238 @@
+package stages
+
+import (
+	"testing"
+	"time"
+
+	"permitchain/exchange"
+	"permitchain/ledger"
+)
+
+func (r *rig) runState(to ledger.RunState) {
+	r.t.Helper()
+	commit, err := r.store.Decide(r.t.Context(), func(s *ledger.State, _ time.Time) []ledger.Event {
+		return []ledger.Event{&ledger.RunStateChanged{From: s.Control.RunState, To: to, Who: "test", Why: "test"}}
+	})
+	if err == nil {
+		err = commit.Wait(r.t.Context())
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) put(k ledger.Key, reason ledger.Reason) {
+	r.t.Helper()
+	if _, err := r.store.Decide(r.t.Context(), func(*ledger.State, time.Time) []ledger.Event {
+		return []ledger.Event{&ledger.HoldPut{Key: k, Reason: reason, Owner: "test", Evidence: "test"}}
+	}); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) trade(symbol, qty string) {
+	r.t.Helper()
+	if err := r.paper.Trade(r.t.Context(), symbol, ledger.Both, ledger.MustQty(qty)); err != nil {
+		r.t.Fatal(err)
+	}
+	r.wait(settled) // The ledger has taken the trade over.
+}
+
+func (r *rig) executed(p ledger.Proposal) {
+	r.t.Helper()
+	r.want(r.decide(p), ledger.Executed, "", "")
+}
+
+func withSL(price string) func(*ledger.Proposal) {
+	return func(p *ledger.Proposal) { p.NewSL = ledger.MustPrice(price) }
+}
+
+func critical(p *ledger.Proposal) { p.KillScore = 0.9 }
+
+func of(symbol string) func(*ledger.Proposal) {
+	return func(p *ledger.Proposal) { p.Symbol = symbol }
+}
+
+func aged(d time.Duration) func(*ledger.Proposal) {
+	return func(p *ledger.Proposal) { p.ComputedAt = p.ComputedAt.Add(-d) }
+}
+
+// gate is one way to be refused: a configuration, and what is proposed under it.
+type gate struct {
+	reason  ledger.Reason
+	outcome ledger.Outcome
+	stage   ledger.Stage
+	config  string
+	act     func(r *rig) ledger.Plan // the last plan is the one that is judged
+	prepare func(*hostile)
+}
+
+const (
+	atPlan, atGovernor, atPosition, atExecution = ledger.StagePlan, ledger.StageGovernor, ledger.StagePosition, ledger.StageExecution
+	denied, none                                = ledger.Denied, ledger.NoOutcome
+	// wide opens every limit of the governor.
+	wide = "governor: {max_per_hour: 100, max_per_5min: 100, daily_notional: '1000000'}\n"
+)
+
+// one proposes once, when the ledger is adopted.
+func one(action ledger.Action, change ...func(*ledger.Proposal)) func(*rig) ledger.Plan {
+	return func(r *rig) ledger.Plan {
+		r.wait(settled)
+		return r.decide(proposal(action, change...))
+	}
+}
+
+// then executes a first proposal, waits, and makes a second.
+func then(after time.Duration, first, second ledger.Action, change ...func(*ledger.Proposal)) func(*rig) ledger.Plan {
+	return func(r *rig) ledger.Plan {
+		r.wait(settled)
+		r.executed(proposal(first, change...))
+		r.wait(after)
+		return r.decide(proposal(second, change...))
+	}
+}
+
+func state(to ledger.RunState, action ledger.Action) func(*rig) ledger.Plan {
+	return func(r *rig) ledger.Plan {
+		r.wait(settled)
+		r.runState(to)
+		return r.decide(proposal(action))
+	}
+}
+
+func gates() []gate {
+	const long = 20 * time.Second
+	return []gate{
+		{ledger.KillSwitchActive, denied, atPlan, "", state(ledger.Killed, ledger.Partial25), nil},
+		{ledger.UnknownAction, none, atPlan, "", one("CLOSE_SOME"), nil},
+		{ledger.NotInAllowlist, none, atPlan, "", one(ledger.Partial25, of("DOGEUSDT")), nil},
+		{ledger.ActionHold, none, atPlan, "", one(ledger.Hold), nil},
+		{ledger.MissingNewSL, none, atPlan, "", one(ledger.UpdateSL), nil},
+		{ledger.StopNotTighter, none, atPlan, "", func(r *rig) ledger.Plan {
+			r.wait(settled)
+			r.executed(proposal(ledger.UpdateSL, withSL("50000")))
+			return r.decide(proposal(ledger.UpdateSL, withSL("49000")))
+		}, nil},
+		{ledger.StaleProposal, none, atPlan, "", one(ledger.Partial25, aged(31*time.Second)), nil},
+		{ledger.StaleProposal, none, atPlan, "", one(ledger.Partial25, aged(-2*time.Second)), nil},
+		{ledger.StaleProposal, none, atPlan, "", one(ledger.Partial25, func(p *ledger.Proposal) { p.Epoch = 7 }), nil},
+		{ledger.TrancheDone, none, atPlan, "", then(long, ledger.Partial25, ledger.Partial25), nil},
+		{ledger.TrancheDone, none, atPlan, "", then(long, ledger.Partial50, ledger.Partial25), nil}, // the lower one with it
+
+		{ledger.OnlyProtective, denied, atGovernor, "", state(ledger.ProtectiveOnly, ledger.Partial25), nil},
+		{ledger.KillScoreCritical, ledger.PartlyExecuted, atGovernor, "", func(r *rig) ledger.Plan {
+			r.wait(settled)
+			r.executed(proposal(ledger.UpdateSL, withSL("50000")))
+			return r.decide(proposal(ledger.Partial25, withSL("49000"), critical))
+		}, nil},
+		{ledger.SymbolCooldown, denied, atGovernor, "governor: {cooldown: 1m}", then(long, ledger.Partial25, ledger.Partial50), nil},
+		{ledger.HourlyLimit, denied, atGovernor, "governor: {max_per_hour: 1, max_per_5min: 1}", then(long, ledger.Partial25, ledger.Partial50), nil},
+		{ledger.BurstLimit, denied, atGovernor, "governor: {max_per_5min: 1}", then(long, ledger.Partial25, ledger.Partial50), nil},
+		{ledger.PositionUnknown, denied, atGovernor, "", one(ledger.Partial25), func(h *hostile) { h.noSnapshots.Store(true) }},
+		{ledger.PriceUnknown, denied, atGovernor, "", one(ledger.Partial25), func(h *hostile) { h.noMarks.Store(true) }},
+		{ledger.DailyLimit, denied, atGovernor, "governor: {daily_notional: '1000'}", one(ledger.Partial75), nil},
+		{ledger.DailyLimit, denied, atGovernor, "governor: {daily_notional: '10', on_daily_limit: trim}", one(ledger.Partial75), nil},
+		{ledger.PortfolioHourlyLimit, denied, atGovernor, "governor: {portfolio_per_hour: 1}\npaper: {positions: {BTCUSDT: '0.046', ETHUSDT: '1'}}", func(r *rig) ledger.Plan {
+			r.wait(settled)
+			r.executed(proposal(ledger.Partial25, of("ETHUSDT")))
+			return r.decide(proposal(ledger.Partial25))
+		}, nil},
+		{ledger.PortfolioDailyLimit, denied, atGovernor, "governor: {portfolio_daily_notional: '1000'}", one(ledger.Partial75), nil},
+		{ledger.ProtectiveLimit, denied, atGovernor, "governor: {protective_per_hour: 1}", func(r *rig) ledger.Plan {
+			r.wait(settled)
+			r.executed(proposal(ledger.FullClose))
+			r.trade("BTCUSDT", "0.05")
+			return r.decide(proposal(ledger.FullClose))
+		}, nil},
+		{ledger.StopLimit, denied, atGovernor, "governor: {stops_per_hour: 1}", func(r *rig) ledger.Plan {
+			r.wait(settled)
+			r.executed(proposal(ledger.UpdateSL, withSL("50000")))
+			return r.decide(proposal(ledger.UpdateSL, withSL("51000")))
+		}, nil},
+
+		{ledger.NoExchangeSnapshot, denied, atPosition, "", one(ledger.FullClose), func(h *hostile) { h.noSnapshots.Store(true) }},
+		{ledger.StaleExchangeState, denied, atPosition, "", func(r *rig) ledger.Plan {
+			r.wait(settled)
+			r.hostile.noSnapshots.Store(true)
+			r.wait(settled)
+			return r.decide(proposal(ledger.FullClose))
+		}, nil},
+		{ledger.NoPosition, denied, atPosition, "", one(ledger.FullClose, of("ETHUSDT")), nil},
+		{ledger.SideMismatch, denied, atPosition, "paper: {ledger: {BTCUSDT: '-0.02'}}", one(ledger.Partial75), nil},
+		{ledger.QtyMismatch, denied, atPosition, "paper: {ledger: {BTCUSDT: '0.002'}}", one(ledger.Partial75), nil},
+		{ledger.HoldActive, denied, atPosition, "", func(r *rig) ledger.Plan {
+			r.wait(settled)
+			r.put(ledger.Key{Symbol: "BTCUSDT", Side: ledger.AnySide}, ledger.HoldOperator)
+			return r.decide(proposal(ledger.Partial25))
+		}, nil},
+		{ledger.CooldownInFlight, denied, atPosition, "", then(time.Second, ledger.Partial25, ledger.Partial50), nil},
+		{ledger.QtyBelowMin, none, atPosition, "paper: {positions: {BTCUSDT: '0.003'}}", one(ledger.Partial25), nil},
+
+		{ledger.RunDisarmed, ledger.WouldExecute, atExecution, "", state(ledger.Disarmed, ledger.Partial25), nil},
+		{ledger.ModeDryRun, ledger.WouldExecute, atExecution, "mode: dry_run", one(ledger.Partial25), nil},
+		{ledger.AttemptsExhausted, ledger.Failed, atExecution, "", one(ledger.Partial25), func(h *hostile) {
+			h.place = func(exchange.Order, func() exchange.Answer) exchange.Answer {
+				return exchange.Answer{Outcome: exchange.NotPlaced, Code: -4131, Message: "price too far"}
+			}
+		}},
+	}
+}
+
+// TestEveryGateFires drives the whole chain with nothing but a configuration and proposals.
+func TestEveryGateFires(t *testing.T) {
+	fired := map[ledger.Reason]bool{ledger.DuplicatePlan: true} // TestAPlanExecutesOnceAndIsBooked
+	for _, g := range gates() {
+		t.Run(string(g.reason), func(t *testing.T) {
+			var prepare []func(*hostile)
+			if g.prepare != nil {
+				prepare = append(prepare, g.prepare)
+			}
+			inBubble(t, g.config, func(r *rig) {
+				plan := g.act(r)
+				r.want(plan, g.outcome, g.stage, g.reason)
+				fired[g.reason] = true
+			}, prepare...)
+		})
+	}
+	for _, info := range ledger.Reasons {
+		covered := fired[info.Reason] || elsewhere[info.Reason] != ""
+		if !covered {
+			t.Errorf("no case makes %s fire", info.Reason)
+		}
+	}
+}
+
+// elsewhere names the test of a reason that is not a gate's denial.
+var elsewhere = map[ledger.Reason]string{
+	ledger.InvalidProposal:        "operator: TestProposals",
+	ledger.RateLimited:            "operator: TestProposals",
+	ledger.WithinLimits:           "TestAllowances",
+	ledger.TrimmedToDailyLimit:    "TestAllowances",
+	ledger.WithinProtectiveBudget: "TestAllowances",
+	ledger.TestnetAutoApprove:     "TestAllowances",
+	ledger.DryRunAutoApprove:      "TestAllowances",
+	ledger.PaperAutoApprove:       "TestAllowances",
+	ledger.OperatorFlatten:        "TestFlattenInEveryRunState",
+	ledger.PositionAgrees:         "TestAllowances",
+	ledger.AttemptErrors:          "TestAutoDisarm",
+	ledger.RunawayOrders:          "TestAutoDisarm",
+	ledger.GovernorTimeout:        "apply: TestJoin",
+	ledger.PositionTimeout:        "apply: TestJoin",
+	ledger.PermitExpired:          "apply: TestJoin",
+	ledger.RunStateForbids:        "apply: TestJoin",
+	ledger.Restarted:              "TestRestart",
+	ledger.OrderNotPlaced:         "TestStops",
+	ledger.OrderUnknown:           "TestUnknown",
+	ledger.OrderUnfilled:          "TestUnfilled",
+	ledger.GrantExpired:           "TestUnfilled",
+	ledger.NothingLeft:            "TestUnfilled",
+	ledger.HoldQtyMismatch:        "TestTheReportsRemedyWorks",
+	ledger.HoldSideMismatch:       "TestHolds",
+	ledger.HoldMissingExchange:    "TestHolds",
+	ledger.HoldStaleExchange:      "TestHolds",
+	ledger.HoldNoLedger:           "TestHolds",
+	ledger.HoldExternalTrades:     "TestHolds",
+	ledger.HoldForeignInstance:    "TestHolds",
+	ledger.HoldPositionMoving:     "TestHolds",
+	ledger.HoldOperator:           "operator",
+}

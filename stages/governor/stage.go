@@ -1,0 +1,75 @@
+// Package governor decides whether the chain may act: a pure kernel with the gates of
+// SPEC §5, and the stage that runs it on every plan.
+package governor
+
+import (
+	"context"
+	"time"
+
+	"permitchain/ledger"
+	"permitchain/pipeline"
+)
+
+// Loop is the governor's loop: it writes, and does nothing outside the process.
+type Loop = pipeline.Loop[*ledger.State, ledger.Event, struct{}]
+
+// Stage gives the governor's permits.
+type Stage struct {
+	Rules   func(symbol string) Rules
+	Global  Config // for what concerns the whole process
+	Loop    *Loop
+	Plans   <-chan ledger.PlanID // from apply, which closes it
+	Permits chan<- ledger.PlanID // to apply: a verdict is on record
+}
+
+// checkEvery is how often auto-disarm is looked at when no plan comes.
+const checkEvery = time.Second
+
+// Run works until it is stopped.
+func (g *Stage) Run(stop pipeline.Stop) error {
+	defer g.Loop.Wait()
+	tick := time.NewTicker(checkEvery)
+	defer tick.Stop()
+	for {
+		var err error
+		select {
+		case id := <-g.Plans:
+			err = g.decide(stop.Hard, id)
+		case <-tick.C:
+			err = g.disarm(stop.Hard)
+		case <-stop.Soft:
+			return nil
+		case <-stop.Hard.Done():
+			return nil
+		}
+		if err != nil {
+			return stop.Done(err)
+		}
+	}
+}
+
+// decide judges one plan. A plan that ended in the meantime gets no permit: it would be void.
+func (g *Stage) decide(hard context.Context, id ledger.PlanID) error {
+	if err := g.disarm(hard); err != nil {
+		return err
+	}
+	err := g.Loop.Do(hard, func(s *ledger.State, now time.Time) (step pipeline.Step[ledger.Event, struct{}]) {
+		if p := s.Plans[id]; p != nil && !p.Outcome.Final() {
+			step.Events = []ledger.Event{&ledger.GovernorDecided{ID: id, Verdicts: Decide(g.Rules(p.Proposal.Symbol), s, p, now)}}
+		}
+		return step
+	})
+	if err == nil {
+		pipeline.Send(hard, g.Permits, id)
+	}
+	return err
+}
+
+func (g *Stage) disarm(hard context.Context) error {
+	return g.Loop.Do(hard, func(s *ledger.State, now time.Time) (step pipeline.Step[ledger.Event, struct{}]) {
+		if e, yes := Disarm(g.Global, s, now); yes {
+			step.Events = []ledger.Event{e}
+		}
+		return step
+	})
+}

@@ -1,0 +1,207 @@
+package terminal
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+
+	"permitchain/ledger"
+	"permitchain/stages/operator"
+)
+
+// table writes rows: drawn on a terminal, aligned by blanks elsewhere, so that other programs can read them.
+func (t *Terminal) table(header []string, rows [][]string) error {
+	if !t.Fancy {
+		w := tabwriter.NewWriter(t.Out, 0, 0, 2, ' ', 0)
+		for _, cells := range append([][]string{header}, rows...) {
+			fmt.Fprintln(w, strings.Join(cells, "\t"))
+		}
+		return w.Flush()
+	}
+	w := table.NewWriter()
+	w.SetOutputMirror(t.Out)
+	w.SetStyle(table.StyleLight)
+	w.Style().Format.Header = text.FormatDefault
+	w.AppendHeader(t.cells(header))
+	for _, cells := range rows {
+		w.AppendRow(t.cells(cells))
+	}
+	w.Render()
+	return nil
+}
+
+func (t *Terminal) cells(texts []string) table.Row {
+	row := make(table.Row, len(texts))
+	for i, c := range texts {
+		row[i] = t.colored(c)
+	}
+	return row
+}
+
+// colored paints the words that tell good from bad.
+func (t *Terminal) colored(word string) string {
+	if !t.Color {
+		return word
+	}
+	switch first, _, _ := strings.Cut(word, " "); first {
+	case string(ledger.Executed), string(ledger.Armed), string(ledger.Settled):
+		return text.FgGreen.Sprint(word)
+	case string(ledger.Denied), string(ledger.Failed), string(ledger.Killed), string(ledger.OutcomeUnknown), string(ledger.Blocked):
+		return text.FgRed.Sprint(word)
+	case string(ledger.Pending), string(ledger.PartlyExecuted), string(ledger.Disarmed), string(ledger.ProtectiveOnly), string(ledger.WouldExecute):
+		return text.FgYellow.Sprint(word)
+	}
+	return word
+}
+
+const unknownCell = "-"
+
+func (t *Terminal) amount(symbol string, q *ledger.Qty) string {
+	if q == nil {
+		return unknownCell
+	}
+	return q.Padded(t.steps[symbol])
+}
+
+func instant(at time.Time) string {
+	if at.IsZero() {
+		return unknownCell
+	}
+	return at.UTC().Format("01-02 15:04:05")
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return unknownCell
+	}
+	return s
+}
+
+var positionHeader = []string{"symbol", "side", "exchange", "ledger", "drift", "hold", "snapshot age"}
+
+func (t *Terminal) positionRow(p operator.PositionStatus) []string {
+	hold, age := unknownCell, unknownCell
+	if p.Hold != nil {
+		hold = *p.Hold
+	}
+	if p.SnapshotAgeS != nil {
+		age = fmt.Sprintf("%.1f s", *p.SnapshotAgeS)
+	}
+	return []string{p.Symbol, string(p.Side), t.amount(p.Symbol, p.Exchange), t.amount(p.Symbol, p.Ledger), t.amount(p.Symbol, p.Drift), hold, age}
+}
+
+func (t *Terminal) status(s operator.Status) error {
+	up := "no chain is running; this is its file"
+	if s.Running {
+		up = "up " + (time.Duration(s.UptimeS) * time.Second).String()
+	}
+	t.say("permitchain %s, mode %s, %s", s.Version, s.Mode, up)
+	state := t.colored(string(s.RunState))
+	if s.RunStateBy != "" {
+		state += fmt.Sprintf(" since %s, by %s: %s", operator.Stamp(s.Since), s.RunStateBy, s.RunStateWhy)
+	}
+	t.say("run state %s", state)
+	c := s.Plans
+	t.say("plans %d: %d executed, %d denied, %d skipped, %d errors, %d would execute, %d pending; %d duplicates; %d open orders",
+		c.Total, c.Executed, c.Denied, c.Skipped, c.Errors, c.WouldExecute, c.Pending, c.Duplicates, s.OpenIntents)
+	rows := [][]string{}
+	for _, p := range s.Symbols {
+		rows = append(rows, t.positionRow(p))
+	}
+	if err := t.table(positionHeader, rows); err != nil {
+		return err
+	}
+	for _, p := range s.Problems {
+		t.say("! %s", p)
+	}
+	return nil
+}
+
+// Positions shows every position in full.
+func (t *Terminal) Positions(ctx context.Context) error {
+	header := append(append([]string{}, positionHeader...), "entry", "mark", "usd", "epoch", "tranches done", "stop")
+	return list(ctx, t, "/v1/positions", "no position is known", header, func(p operator.Position) []string {
+		var done []string
+		for _, a := range ledger.Tranches {
+			if p.Tranches[a].Done {
+				done = append(done, strings.TrimPrefix(string(a), "PARTIAL_"))
+			}
+		}
+		stop := unknownCell
+		if p.Stop != nil {
+			stop = p.Stop.Trigger.String()
+		}
+		return append(t.positionRow(p.PositionStatus), p.Entry.String(), p.Mark.String(), p.Notional.Fixed(2), strconv.FormatInt(p.Epoch, 10),
+			orNone(strings.Join(done, ",")), stop)
+	})
+}
+
+// Limits shows what is used of each limit.
+func (t *Terminal) Limits(ctx context.Context) error {
+	return list(ctx, t, "/v1/limits", "no limits", []string{"symbol", "limit", "used", "bound", "frees at"}, func(l operator.LimitView) []string {
+		return []string{l.Symbol, l.Limit, l.Used, l.Bound, instant(l.FreesAt)}
+	})
+}
+
+// Orders shows the orders of late, the newest first.
+func (t *Terminal) Orders(ctx context.Context, limit int) error {
+	header := []string{"at", "client order id", "symbol", "side", "order", "qty", "executed", "state", "status", "message"}
+	return list(ctx, t, "/v1/orders?limit="+strconv.Itoa(limit), "no orders", header, func(i ledger.Intent) []string {
+		what := string(i.Direction)
+		if i.Kind == ledger.StopStep {
+			what += " stop " + i.Trigger.String()
+		}
+		return []string{
+			instant(i.At), i.ClientOrderID, i.Key.Symbol, string(i.Key.Side), what, t.amount(i.Key.Symbol, &i.Qty), t.amount(i.Key.Symbol, &i.Executed),
+			string(i.State), orNone(i.Status), orNone(i.Message),
+		}
+	})
+}
+
+var planHeader = []string{"at", "plan", "symbol", "side", "action", "kill score", "decision", "outcome", "stage", "reason", "qty", "avg price", "duplicates"}
+
+func (t *Terminal) planRow(p operator.PlanView) []string {
+	return []string{
+		instant(p.DecidedAt), p.ID.Short(), p.Symbol, string(p.Side), string(p.Action), fmt.Sprintf("%.3f", p.KillScore), string(p.Decision), string(p.Outcome),
+		orNone(string(p.Stage)), orNone(string(p.Reason)), t.amount(p.Symbol, &p.Qty), p.AvgPrice.Fixed(2), strconv.Itoa(p.Duplicates),
+	}
+}
+
+// Plans shows plans, the newest first.
+func (t *Terminal) Plans(ctx context.Context, symbol, outcome string, limit int) error {
+	query := url.Values{"limit": {strconv.Itoa(limit)}, "symbol": {strings.ToUpper(symbol)}, "outcome": {outcome}}
+	return list(ctx, t, "/v1/plans?"+query.Encode(), "no plans", planHeader, t.planRow)
+}
+
+// Ledger shows what we believe we hold.
+func (t *Terminal) Ledger(ctx context.Context) error {
+	header := []string{"symbol", "side", "amount", "entry", "last trade", "version", "updated"}
+	return list(ctx, t, "/v1/ledger", "the ledger is empty", header, func(l operator.LedgerView) []string {
+		return []string{
+			l.Symbol, string(l.Side), t.amount(l.Symbol, &l.Amount), l.Entry.String(), strconv.FormatInt(l.LastTradeID, 10), strconv.FormatUint(l.Version, 10), instant(l.UpdatedAt),
+		}
+	})
+}
+
+// History shows the entries that led to what we believe.
+func (t *Terminal) History(ctx context.Context, symbol string, limit int) error {
+	query := url.Values{"limit": {strconv.Itoa(limit)}, "symbol": {strings.ToUpper(symbol)}}
+	header := []string{"record", "at", "symbol", "side", "change", "amount", "what"}
+	return list(ctx, t, "/v1/ledger/history?"+query.Encode(), "no entries", header, func(e operator.Entry) []string {
+		return []string{strconv.FormatUint(e.Seq, 10), instant(e.At), e.Symbol, string(e.Side), t.amount(e.Symbol, &e.Change), t.amount(e.Symbol, &e.Amount), e.What}
+	})
+}
+
+// Holds shows what is on hold, and what clears it.
+func (t *Terminal) Holds(ctx context.Context) error {
+	return list(ctx, t, "/v1/holds", "nothing is on hold", []string{"symbol", "side", "reason", "owner", "since", "evidence", "what clears it"}, func(h operator.HoldView) []string {
+		return []string{h.Symbol, orNone(string(h.Side)), string(h.Reason), h.Owner, instant(h.At), h.Evidence, h.Frees}
+	})
+}

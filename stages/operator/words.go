@@ -1,0 +1,243 @@
+package operator
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"permitchain/ledger"
+)
+
+// numbers are what a verdict was decided on, in one line.
+func numbers(facts ledger.Facts) string {
+	var parts []string
+	for _, f := range facts {
+		parts = append(parts, f.Name+" "+f.Value)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// advice is what a reason means, when it ends by itself and what to do.
+func advice(r ledger.Reason, freesAt, now time.Time) string {
+	info, _ := r.Explain()
+	parts := []string{info.Meaning, "", info.Frees}
+	if !freesAt.IsZero() {
+		parts[1] = "frees at " + Stamp(freesAt)
+		if left := freesAt.Sub(now); left > 0 {
+			parts[1] += fmt.Sprintf(" (in %s)", left.Round(time.Second))
+		}
+		if general, rest, _ := strings.Cut(info.Frees, "; "); strings.HasPrefix(general, "frees") {
+			parts[2] = rest // The instant says more.
+		}
+	}
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), "; ")
+}
+
+// decisive is the verdict that a plan's reason comes from, or nil: not every reason is a verdict's.
+func decisive(p *ledger.Plan) *ledger.Verdict {
+	for _, s := range p.Steps {
+		for _, v := range []*ledger.Verdict{s.Governor, s.Position} {
+			if v != nil && v.Ruling == ledger.Deny && v.Reason == p.Reason {
+				return v
+			}
+		}
+	}
+	return nil
+}
+
+// fate is what became of a plan in one line: why, on which numbers, when it frees, what to do.
+func fate(p *ledger.Plan, now time.Time) string {
+	q, quote := p.Filled()
+	if p.Outcome == ledger.Executed {
+		if q.IsZero() {
+			return "executed: the stop stands at " + p.Proposal.NewSL.String()
+		}
+		return fmt.Sprintf("executed: %s at %s", q.Padded(p.Basis.Lot.Step), ledger.AveragePrice(quote, q).Fixed(2))
+	}
+	if p.Reason == "" {
+		return string(p.Outcome)
+	}
+	text := fmt.Sprintf("%s by %s, %s", p.Outcome, where(p), p.Reason)
+	if p.Outcome == ledger.NoOutcome {
+		text = fmt.Sprintf("%s, %s", p.Decision, p.Reason)
+	}
+	if q.Sign() > 0 {
+		text += fmt.Sprintf(", filled %s at %s", q.Padded(p.Basis.Lot.Step), ledger.AveragePrice(quote, q).Fixed(2))
+	}
+	var frees time.Time
+	if v := decisive(p); v != nil {
+		frees = v.FreesAt
+		if len(v.Context) > 0 {
+			text += " (" + numbers(v.Context) + ")"
+		}
+	}
+	if p.Error != "" {
+		text += " [" + p.Error + "]"
+	}
+	return text + ": " + advice(p.Reason, frees, now)
+}
+
+// where is the gate or check that a plan ended at, with its number in SPEC.
+func where(p *ledger.Plan) string {
+	if info, ok := p.Reason.Explain(); ok && strings.HasPrefix(info.Where, string(p.Stage)) {
+		return info.Where
+	}
+	return string(p.Stage)
+}
+
+// headline is a plan in a few words.
+func headline(p ledger.Proposal) string {
+	text := fmt.Sprintf("%s %s, kill score %.3f", p.Key().Label(), p.Action, p.KillScore)
+	if !p.NewSL.IsZero() {
+		text += ", stop " + p.NewSL.String()
+	}
+	return text
+}
+
+// Explanation is the answer to why.
+type Explanation struct {
+	Subject string   `json:"subject"`
+	Lines   []string `json:"lines"`
+}
+
+// story is everything about a plan, in the order in which it happened.
+func story(p *ledger.Plan, intents map[string]ledger.Intent, now time.Time) Explanation {
+	e := Explanation{Subject: "plan " + string(p.ID)}
+	say := func(format string, args ...any) { e.Lines = append(e.Lines, fmt.Sprintf(format, args...)) }
+	say("proposed by %s at %s: %s", p.Proposal.Source, Stamp(p.Proposal.ComputedAt), headline(p.Proposal))
+	if p.Proposal.Operator != "" {
+		say("ordered by %s", p.Proposal.Operator)
+	}
+	say("planning: %s %s", p.Decision, p.Reason)
+	for n, s := range p.Steps {
+		for _, v := range []struct {
+			who string
+			*ledger.Verdict
+		}{{"governor", s.Governor}, {"position", s.Position}} {
+			if v.Verdict == nil {
+				say("step %d (%s), %s: no verdict", n+1, s.Kind, v.who)
+				continue
+			}
+			text := fmt.Sprintf("step %d (%s), %s: %s %s", n+1, s.Kind, v.who, v.Ruling, v.Reason)
+			if len(v.Context) > 0 {
+				text += " (" + numbers(v.Context) + ")"
+			}
+			if v.Ruling == ledger.Deny {
+				text += ": " + advice(v.Reason, v.FreesAt, now)
+			}
+			say("%s", text)
+		}
+		if s.Grant != nil {
+			say("step %d (%s): both permits used for a grant of %s", n+1, s.Kind, s.Grant.Qty)
+		}
+		for _, id := range s.Orders {
+			if i, known := intents[id]; known {
+				say("order %s: %s %s, %s, executed %s, %d %s", id, i.Direction, i.Qty, i.State, i.Executed, i.Code, i.Message)
+			}
+		}
+	}
+	if p.Repeats > 0 {
+		say("proposed again %d times, and each time answered from this record", p.Repeats)
+	}
+	say("outcome: %s", fate(p, now))
+	return e
+}
+
+// situation is why a symbol can or cannot be closed now.
+func (o *Stage) situation(symbol string, s *ledger.State, snap *ledger.Snapshot, at, now time.Time) Explanation {
+	e := Explanation{Subject: symbol}
+	say := func(format string, args ...any) { e.Lines = append(e.Lines, fmt.Sprintf(format, args...)) }
+	if s.Control.RunState != ledger.Armed {
+		say("run state %s since %s, by %s: %s; permitchain rearm --to armed --reason … changes it", s.Control.RunState, Stamp(s.Control.Since), s.Control.Who, s.Control.Why)
+	}
+	for _, k := range o.keys(s, snap) {
+		if k.Symbol != symbol {
+			continue
+		}
+		switch p := positionStatus(s, k, snap, at); {
+		case p.Exchange == nil && p.Ledger == nil:
+			say("%s: nothing is known of it yet", k.Label())
+		case p.Exchange == nil:
+			say("%s: the ledger says %s; the exchange is not looked at", k.Label(), p.Ledger)
+		case p.Ledger == nil:
+			say("%s: the exchange says %s, and there is no ledger yet", k.Label(), p.Exchange)
+		case p.Drift.IsZero():
+			say("%s: exchange and ledger agree on %s (snapshot %.1f s old)", k.Label(), p.Ledger, *p.SnapshotAgeS)
+		default:
+			say("%s: the exchange says %s, the ledger %s, drift %s (snapshot %.1f s old); permitchain ledger sync %s --reason … makes the ledger take the exchange's amount",
+				k.Label(), p.Exchange, p.Ledger, p.Drift, *p.SnapshotAgeS, symbol)
+		}
+	}
+	for _, h := range holds(s) {
+		if h.Symbol == symbol {
+			say("on hold: %s since %s by %s (%s): %s", h.Reason, Stamp(h.At), h.Owner, h.Evidence, h.Frees)
+		}
+	}
+	for _, i := range s.Unresolved() {
+		if i.Key.Symbol == symbol {
+			say("order %s is %s: nothing else is sent for it meanwhile", i.ClientOrderID, i.State)
+		}
+	}
+	for _, l := range o.limits(s, now) {
+		if l.Symbol == symbol && !l.FreesAt.IsZero() {
+			say("limit %s is used up: %s of %s; frees at %s", l.Limit, l.Used, l.Bound, Stamp(l.FreesAt))
+		}
+	}
+	if p := latest(s, symbol); p != nil {
+		say("last plan %s (%s): %s", p.ID.Short(), headline(p.Proposal), fate(p, now))
+	} else {
+		say("no plan lately")
+	}
+	return e
+}
+
+func latest(s *ledger.State, symbol string) (last *ledger.Plan) {
+	for _, p := range s.Plans {
+		if p.Proposal.Symbol == symbol && (last == nil || p.Journal[0] > last.Journal[0]) {
+			last = p
+		}
+	}
+	return last
+}
+
+// why explains a plan, a symbol, or all symbols.
+func (o *Stage) why(w http.ResponseWriter, r *http.Request) error {
+	subject := r.URL.Query().Get("subject")
+	explained := []Explanation{}
+	if subject == "" || slices.Contains(o.Symbols, strings.ToUpper(subject)) {
+		snap, at := o.seen()
+		err := o.read().View(r.Context(), func(s *ledger.State, now time.Time) {
+			for _, symbol := range o.Symbols {
+				if subject == "" || strings.EqualFold(symbol, subject) {
+					explained = append(explained, o.situation(symbol, s, snap, at, now))
+				}
+			}
+		})
+		if err != nil {
+			return err
+		}
+		return writeJSON(w, http.StatusOK, explained)
+	}
+	p, err := o.read().Reader().Plan(strings.ToLower(subject))
+	if err != nil {
+		return err
+	}
+	intents := map[string]ledger.Intent{}
+	err = o.read().View(r.Context(), func(s *ledger.State, now time.Time) {
+		for _, id := range p.Orders() {
+			if i := s.Intents[id]; i != nil {
+				intents[id] = *i
+			}
+		}
+		explained = append(explained, story(p, intents, now))
+	})
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, explained)
+}
+
+// Stamp is an instant for people.
+func Stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") + " UTC" }

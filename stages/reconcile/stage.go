@@ -1,0 +1,336 @@
+// Package reconcile knows whether we know what we hold: pure kernels for the position
+// permit and for drift (SPEC §6), and the stage that feeds them with snapshots and trades.
+// It never places an order: drift makes a hold and a report, never a trade.
+package reconcile
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"permitchain/exchange"
+	"permitchain/ledger"
+	"permitchain/pipeline"
+)
+
+type (
+	// Sync is the operator's request to take the exchange's amount over.
+	Sync = pipeline.Request[ledger.SyncOrder, ledger.SyncResult]
+	// Loop is reconcile's loop; its only effects are answers to the operator.
+	Loop = pipeline.Loop[*ledger.State, ledger.Event, Reply]
+	step = pipeline.Step[ledger.Event, Reply]
+)
+
+// Reply is an answer that may be given once what it tells is durable.
+type Reply struct {
+	To     Sync
+	Result ledger.SyncResult
+}
+
+// Stage gives position permits and keeps the ledger true to the exchange.
+type Stage struct {
+	Config   func(symbol string) Config
+	Interval time.Duration // between snapshots
+	Symbols  []string
+	Exchange exchange.Exchange
+	Board    *exchange.Board
+	Loop     *Loop
+	Plans    <-chan ledger.PlanID // from apply
+	Permits  chan<- ledger.PlanID // to apply: a verdict is on record
+	Syncs    <-chan Sync          // from the operator
+	Ask      pipeline.Bell        // someone wants a snapshot now
+	Arrived  pipeline.Bell        // to apply: a snapshot is on the board
+	Log      zerolog.Logger
+
+	watches   map[ledger.Key]*Watch
+	results   chan result
+	asking    sync.WaitGroup
+	startedAt time.Time // exchange clock
+	pending   bool      // a snapshot is on its way
+	again     bool      // and another is wanted after it
+	failing   bool      // the last snapshot failed: said once
+}
+
+// result is what a question to the exchange brought; one of its parts is set.
+type result struct {
+	key      ledger.Key
+	snapshot *ledger.Snapshot
+	trades   []ledger.Trade
+	cursor   *int64
+	need     Need
+	err      error
+}
+
+const (
+	tickEvery  = time.Second
+	tradePages = 20 // of one look for evidence; an account with more trades than that behind its cursor needs ledger sync
+)
+
+// Run works until it is stopped.
+func (r *Stage) Run(stop pipeline.Stop) error {
+	r.watches, r.results, r.startedAt = map[ledger.Key]*Watch{}, make(chan result, 1), r.Exchange.Now()
+	asking, cancel := context.WithCancel(stop.Hard)
+	defer r.Loop.Wait()
+	defer r.asking.Wait()
+	defer cancel()
+	tick, poll := time.NewTicker(tickEvery), time.NewTicker(r.Interval)
+	defer tick.Stop()
+	defer poll.Stop()
+	r.wantSnapshot(asking)
+	for {
+		var err error
+		select {
+		case id := <-r.Plans:
+			err = r.permit(stop.Hard, id)
+		case res := <-r.results:
+			err = r.take(asking, res)
+		case order := <-r.Syncs:
+			r.begin(asking, order)
+		case <-r.Ask:
+			r.wantSnapshot(asking)
+		case <-poll.C:
+			r.wantSnapshot(asking)
+		case <-tick.C:
+			err = r.watchSilence(stop.Hard)
+		case <-stop.Soft:
+			return nil
+		case <-stop.Hard.Done():
+			return nil
+		}
+		if err != nil {
+			return stop.Done(err)
+		}
+	}
+}
+
+func (r *Stage) permit(hard context.Context, id ledger.PlanID) error {
+	err := r.Loop.Do(hard, func(s *ledger.State, now time.Time) (st step) {
+		p := s.Plans[id]
+		if p == nil || p.Outcome.Final() {
+			return st
+		}
+		symbol := p.Proposal.Symbol
+		seen := Seen{r.Exchange.Now(), r.Board.Snapshot(), r.mark(symbol), r.Board.Markets[symbol].Lot}
+		st.Events = []ledger.Event{Permit(r.Config(symbol), s, p, seen, now)}
+		return st
+	})
+	if err == nil {
+		pipeline.Send(hard, r.Permits, id)
+	}
+	return err
+}
+
+func (r *Stage) mark(symbol string) ledger.Price { return r.Board.Mark(symbol).Price }
+
+// wantSnapshot asks for a snapshot, and for one more after it when one is on its way already:
+// that one may have left too early to know what is asked for.
+func (r *Stage) wantSnapshot(ctx context.Context) {
+	if r.pending {
+		r.again = true
+		return
+	}
+	r.pending = true
+	r.ask(ctx, func() result {
+		snap, err := r.Exchange.Snapshot(ctx)
+		return result{need: NeedSnapshot, snapshot: &snap, err: err}
+	})
+}
+
+// ask puts one question to the exchange; the answer comes back as a result.
+func (r *Stage) ask(ctx context.Context, question func() result) {
+	r.asking.Go(func() { pipeline.Send(ctx, r.results, question()) })
+}
+
+func (r *Stage) take(ctx context.Context, res result) error {
+	switch res.need {
+	case NeedSnapshot:
+		return r.onSnapshot(ctx, res)
+	case NeedTrades:
+		return r.onTrades(ctx, res)
+	default:
+		return r.onCursor(ctx, res)
+	}
+}
+
+func (r *Stage) onSnapshot(ctx context.Context, res result) error {
+	r.pending = false
+	if r.again {
+		r.again = false
+		defer r.wantSnapshot(ctx)
+	}
+	if res.err != nil {
+		if !r.failing {
+			r.Log.Warn().Err(res.err).Msg("no snapshot from the exchange; positions go on hold when the last one is stale")
+		}
+		r.failing = true
+		return nil
+	}
+	r.failing = false
+	r.Board.PutSnapshot(*res.snapshot)
+	r.Arrived.Ring()
+	return r.decide(ctx, func(s *ledger.State, k ledger.Key, now time.Time) finding {
+		m := r.Board.Markets[k.Symbol]
+		return r.watch(k).look(r.Config(k.Symbol), s, k, res.snapshot, m.Lot, r.mark(k.Symbol))
+	})
+}
+
+func (r *Stage) watch(k ledger.Key) *Watch {
+	if r.watches[k] == nil {
+		r.watches[k] = &Watch{}
+	}
+	return r.watches[k]
+}
+
+// keys are the positions to be judged: those of our symbols in the account's mode, and those that have a ledger.
+func (r *Stage) keys(s *ledger.State, snap *ledger.Snapshot) []ledger.Key {
+	all := map[ledger.Key]bool{}
+	if snap != nil {
+		for _, symbol := range r.Symbols {
+			for _, k := range snap.Keys(symbol) {
+				all[k] = true
+			}
+		}
+	}
+	for _, k := range s.Keys() {
+		if slices.Contains(r.Symbols, k.Symbol) {
+			all[k] = true
+		}
+	}
+	return slices.SortedFunc(maps.Keys(all), ledger.Key.Compare)
+}
+
+// decide runs the kernel on every position, or on those named, in one transaction.
+func (r *Stage) decide(ctx context.Context, kernel func(*ledger.State, ledger.Key, time.Time) finding, only ...ledger.Key) error {
+	found := map[ledger.Key]finding{}
+	err := r.Loop.Do(ctx, func(s *ledger.State, now time.Time) (st step) {
+		keys := only
+		if len(keys) == 0 {
+			keys = r.keys(s, r.Board.Snapshot())
+		}
+		for _, k := range keys {
+			f := kernel(s, k, now)
+			st.Events = append(st.Events, f.Events...)
+			if w := r.watches[k]; f.Sync != nil && w != nil && w.replyTo != nil {
+				st.Effects = append(st.Effects, Reply{*w.replyTo, *f.Sync})
+				w.replyTo = nil
+			}
+			found[k] = f
+		}
+		return st
+	})
+	for k, f := range found {
+		r.find(ctx, k, f.Need)
+	}
+	return err
+}
+
+// find asks the exchange for what the kernel needs.
+func (r *Stage) find(ctx context.Context, k ledger.Key, need Need) {
+	switch need {
+	case NeedSnapshot:
+		r.wantSnapshot(ctx)
+	case NeedCursor:
+		r.ask(ctx, func() result {
+			id, err := r.Exchange.LastTradeID(ctx, k.Symbol)
+			return result{need: NeedCursor, key: k, cursor: &id, err: err}
+		})
+	case NeedTrades:
+		r.ask(ctx, func() result {
+			trades, err := r.tradesAfter(ctx, k)
+			return result{need: NeedTrades, key: k, trades: trades, err: err}
+		})
+	}
+}
+
+// tradesAfter pages through the trades behind a position's cursor.
+func (r *Stage) tradesAfter(ctx context.Context, k ledger.Key) ([]ledger.Trade, error) {
+	var cursor int64
+	if err := r.Loop.Do(ctx, func(s *ledger.State, _ time.Time) (st step) {
+		cursor = s.Positions[k].Cursor
+		return st
+	}); err != nil {
+		return nil, err
+	}
+	var all []ledger.Trade
+	for range tradePages {
+		page, err := r.Exchange.Trades(ctx, k.Symbol, cursor)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page...)
+		if len(page) < exchange.TradesPage {
+			return all, nil
+		}
+		cursor = page[len(page)-1].ID
+	}
+	return nil, fmt.Errorf("more than %d trades of %s after id %d", len(all), k.Symbol, cursor)
+}
+
+func (r *Stage) onTrades(ctx context.Context, res result) error {
+	if res.err != nil {
+		r.watch(res.key).fetching = false // The next snapshot tries again.
+		r.Log.Warn().Err(res.err).Str("symbol", res.key.Symbol).Msg("no trades to explain drift with")
+		return nil
+	}
+	err := r.decide(ctx, func(s *ledger.State, k ledger.Key, now time.Time) finding {
+		m := r.Board.Markets[k.Symbol]
+		return r.watch(k).explain(r.Config(k.Symbol), s, k, r.Board.Snapshot(), res.trades, m.Lot, r.mark(k.Symbol))
+	}, res.key)
+	r.Arrived.Ring() // Fills of ours may have been booked.
+	return err
+}
+
+// onCursor goes on with taking an amount over: the second snapshot must leave after this.
+func (r *Stage) onCursor(ctx context.Context, res result) error {
+	w := r.watch(res.key)
+	if w.taking == nil {
+		return nil
+	}
+	if res.err != nil {
+		w.taking = nil // Adoption begins anew with the next snapshot.
+		if w.replyTo != nil {
+			w.replyTo.Reply <- ledger.SyncResult{Error: res.err.Error()}
+			w.replyTo = nil
+		}
+		return nil
+	}
+	w.taking.cursor, w.taking.cursorAt = *res.cursor, r.Exchange.Now()
+	r.wantSnapshot(ctx)
+	return nil
+}
+
+// begin starts a sync; the position must have been seen at least once.
+func (r *Stage) begin(ctx context.Context, order Sync) {
+	snap := r.Board.Snapshot()
+	w := r.watch(order.Value.Key)
+	switch {
+	case snap == nil:
+		order.Reply <- ledger.SyncResult{Error: string(ledger.NoExchangeSnapshot) + ": try again when one has arrived"}
+	case !slices.Contains(snap.Keys(order.Value.Key.Symbol), order.Value.Key) || !slices.Contains(r.Symbols, order.Value.Key.Symbol):
+		order.Reply <- ledger.SyncResult{Error: order.Value.Key.Label() + " is not a position of this account's symbols and position mode"}
+	case w.replyTo != nil:
+		order.Reply <- ledger.SyncResult{Error: "another sync of this position is under way"}
+	default:
+		w.taking, w.replyTo = &taking{first: snap.Of(order.Value.Key), sync: &order.Value}, &order
+		r.find(ctx, order.Value.Key, NeedCursor)
+	}
+}
+
+// watchSilence sets holds where snapshots stay away.
+func (r *Stage) watchSilence(hard context.Context) error {
+	snap, now := r.Board.Snapshot(), r.Exchange.Now()
+	if snap != nil && ledger.Fresh(snap.SentAt, now, r.Interval) {
+		return nil
+	}
+	return r.decide(hard, func(s *ledger.State, k ledger.Key, _ time.Time) finding {
+		return silent(r.Config(k.Symbol), s, k, snap, r.startedAt, now)
+	})
+}
+
+// Perform answers the operator.
+func (r *Stage) Perform(_ context.Context, reply Reply) { reply.To.Reply <- reply.Result }
