@@ -189,7 +189,10 @@ func (c *chain) after(run func(pipeline.Stop) error) func(pipeline.Stop) error {
 	return func(stop pipeline.Stop) error {
 		select {
 		case <-c.booted:
-			return run(stop)
+			if err := run(stop); !errors.Is(err, store.ErrHalted) {
+				return err
+			}
+			return nil // The ledger itself says why it halted, once.
 		case <-stop.Soft:
 			return nil
 		}

@@ -95,7 +95,7 @@ type LogFormat string
 
 // wholeProcess are the parameters that no symbol can have a value of its own for.
 var wholeProcess = [...]string{
-	"exit_brain.enabled", "apply.dedupe_ttl", "governor.disarm_to", "governor.disarm_errors",
+	"exit_brain.enabled", "exit_brain.interval", "apply.dedupe_ttl", "governor.disarm_to", "governor.disarm_errors",
 	"governor.portfolio_per_hour", "governor.portfolio_daily_notional", "reconcile.snapshot_interval",
 }
 

@@ -16,20 +16,21 @@ import (
 // lattice is who may know whom among our own packages. It is policy: a change that
 // needs another arrow needs another design first.
 var lattice = map[string][]string{
-	"permitchain":                  {"exchange", "ledger", "ledger/store", "stages", "stages/operator", "stages/replay"},
-	"permitchain/pipeline":         {},
-	"permitchain/ledger":           {},
-	"permitchain/ledger/store":     {"ledger", "pipeline"},
-	"permitchain/exchange":         {"ledger"},
-	"permitchain/exchange/venue":   {"ledger", "exchange"},
-	"permitchain/exchange/paper":   {"ledger", "exchange", "exchange/venue"},
-	"permitchain/stages/exitbrain": {"ledger", "exchange", "pipeline"},
-	"permitchain/stages/governor":  {"ledger", "exchange", "pipeline"},
-	"permitchain/stages/apply":     {"ledger", "exchange", "pipeline"},
-	"permitchain/stages/reconcile": {"ledger", "exchange", "pipeline"},
-	"permitchain/stages/operator":  {"ledger", "ledger/store", "exchange", "pipeline"},
-	"permitchain/stages/replay":    {"ledger", "exchange", "pipeline", "stages/apply", "stages/governor", "stages/reconcile"},
-	"permitchain/stages":           {"ledger", "ledger/store", "exchange", "exchange/paper", "pipeline", "stages/apply", "stages/exitbrain", "stages/governor", "stages/operator", "stages/reconcile"},
+	"permitchain":                          {"exchange", "ledger", "ledger/store", "stages", "stages/operator", "stages/operator/terminal", "stages/replay"},
+	"permitchain/pipeline":                 {},
+	"permitchain/ledger":                   {},
+	"permitchain/ledger/store":             {"ledger", "pipeline"},
+	"permitchain/exchange":                 {"ledger"},
+	"permitchain/exchange/venue":           {"ledger", "exchange"},
+	"permitchain/exchange/paper":           {"ledger", "exchange", "exchange/venue"},
+	"permitchain/stages/exitbrain":         {"ledger", "exchange", "pipeline"},
+	"permitchain/stages/governor":          {"ledger", "exchange", "pipeline"},
+	"permitchain/stages/apply":             {"ledger", "exchange", "pipeline"},
+	"permitchain/stages/reconcile":         {"ledger", "exchange", "pipeline"},
+	"permitchain/stages/operator":          {"ledger", "ledger/store", "exchange", "pipeline"},
+	"permitchain/stages/operator/terminal": {"exchange", "ledger", "ledger/store", "pipeline", "stages/operator"},
+	"permitchain/stages/replay":            {"ledger", "exchange", "pipeline", "stages/apply", "stages/governor", "stages/operator", "stages/reconcile"},
+	"permitchain/stages":                   {"ledger", "ledger/store", "exchange", "exchange/paper", "pipeline", "stages/apply", "stages/exitbrain", "stages/governor", "stages/operator", "stages/reconcile"},
 }
 
 // doors are the libraries that one package alone may use.

@@ -28,7 +28,7 @@ const (
 
 // Learn turns a lookup into what it proves of an order that is unknown, or placed and not finished.
 // negatives are the instants of earlier lookups, after the fence, that found nothing; it returns them with this one.
-func Learn(r Rules, s *ledger.State, l Lookup, negatives []time.Time, see Sight) (ledger.Event, []time.Time) {
+func Learn(s *ledger.State, l Lookup, negatives []time.Time, see Sight) (ledger.Event, []time.Time) {
 	i := s.Intents[l.ID]
 	if i == nil || !i.State.Unresolved() || l.Err != nil {
 		return nil, negatives
@@ -40,7 +40,7 @@ func Learn(r Rules, s *ledger.State, l Lookup, negatives []time.Time, see Sight)
 		return nil, nil // It may still appear.
 	}
 	negatives = append(negatives, l.At)
-	if why := doubt(r, s, i, l, negatives, see); why != nil {
+	if why := doubt(s, i, l, negatives, see); why != nil {
 		return nil, negatives
 	}
 	return &ledger.IntentAnswered{
@@ -67,7 +67,7 @@ func found(i *ledger.Intent, o *exchange.OrderState) ledger.Event {
 
 // doubt says what still speaks against "never placed", nil where nothing does. A false
 // "not placed" is the one verdict that could execute twice.
-func doubt(r Rules, s *ledger.State, i *ledger.Intent, l Lookup, negatives []time.Time, see Sight) error {
+func doubt(s *ledger.State, i *ledger.Intent, l Lookup, negatives []time.Time, see Sight) error {
 	pos := s.Positions[i.Key]
 	_, others := s.Unbooked(i.Key, l.Trades)
 	switch {

@@ -405,7 +405,7 @@ func (a *Stage) learn(hard context.Context, l Lookup) error {
 	err := a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
 		i := s.Intents[l.ID]
 		plan = i.Plan
-		e, negatives := Learn(a.Rules(i.Key.Symbol), s, l, a.negatives[l.ID], a.see(i.Key.Symbol))
+		e, negatives := Learn(s, l, a.negatives[l.ID], a.see(i.Key.Symbol))
 		if a.negatives[l.ID] = negatives; negatives == nil {
 			delete(a.negatives, l.ID)
 		}

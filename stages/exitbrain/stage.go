@@ -22,12 +22,12 @@ type Stage struct {
 	Rehearse bool         // paper mode: propose closes of what is held, so that there is something to see
 }
 
-// rehearseEvery is the pace of the paper source; the cooldown of 15 s makes some of its proposals fail, legibly.
-const rehearseEvery = 6 * time.Second
+// perInterval is how many proposals the paper source makes in an interval: so many that some of them are denied, legibly.
+const perInterval = 10
 
 // Run works until it is stopped.
 func (b *Stage) Run(stop pipeline.Stop) error {
-	tick := time.NewTicker(rehearseEvery)
+	tick := time.NewTicker(b.Config.Interval / perInterval)
 	defer tick.Stop()
 	for n := 0; ; {
 		var o Offer

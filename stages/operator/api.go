@@ -11,6 +11,7 @@ import (
 
 	"permitchain/ledger"
 	"permitchain/ledger/store"
+	"permitchain/pipeline"
 )
 
 // Bounds of lists.
@@ -312,8 +313,10 @@ func OnFile(o Stage, reader *store.Reader) (http.Handler, error) {
 	return o.routes(true), err
 }
 
-// OnStore serves what is possible on a ledger without a chain: to stop things.
-func OnStore(o Stage, s *store.Store) http.Handler {
+// OnStore serves what is possible on a ledger without a chain, which is to stop things; close ends the ledger.
+func OnStore(o Stage, s *store.Store) (h http.Handler, closeStore func() error) {
 	o.Store = s
-	return o.routes(true)
+	soft, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- s.Run(pipeline.Stop{Soft: soft, Hard: context.Background()}) }()
+	return o.routes(true), func() error { close(soft); return <-ended }
 }

@@ -228,7 +228,7 @@ func parseOrder(body io.Reader, reasoned bool, keys ...string) (Order, error) {
 	o := Order{
 		Symbol: f.text("symbol", false, true), Op: f.text("op", false, true), To: f.text("to", false, true), Path: f.text("path", false, false),
 		Qty: f.text("qty", false, true), Side: ledger.Side(f.text("side", false, true)), Force: f.flag("force"),
-		By: f.text("by", false, true), Reason: strings.TrimSpace(f.text("reason", reasoned, false)),
+		By: f.text("by", false, false), Reason: strings.TrimSpace(f.text("reason", reasoned, false)),
 	}
 	switch {
 	case f.err != nil:

@@ -1,15 +1,18 @@
 package operator
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"strings"
+	"time"
 
 	"permitchain/ledger"
 	"permitchain/ledger/store"
@@ -106,7 +109,6 @@ func failure(err error) *Failure {
 type handler func(w http.ResponseWriter, r *http.Request) error
 
 func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, bodyMax)
 	if err := h(w, r); err != nil {
 		f := failure(err)
 		status, _ := f.Kind.codes()
@@ -123,18 +125,28 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 	return json.NewEncoder(w).Encode(v)
 }
 
-// limited bounds the requests at work at once.
+// limited bounds the requests at work at once, and what each may bring and how long it may take
+// to bring it. Once it is here, the client may take its time: an outcome or a stream lasts.
 func limited(next http.Handler) http.Handler {
 	slots := make(chan struct{}, requestsMax)
 	return handler(func(w http.ResponseWriter, r *http.Request) error {
 		select {
 		case slots <- struct{}{}:
 			defer func() { <-slots }()
-			next.ServeHTTP(w, r)
-			return nil
 		default:
 			return Failed(Busy, "%d requests are at work", requestsMax)
 		}
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bodyMax))
+		if err != nil {
+			return err
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		// Without this, the read timeout would cancel the request's context later on.
+		if err := http.NewResponseController(w).SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return err
+		}
+		next.ServeHTTP(w, r)
+		return nil
 	})
 }
 

@@ -129,7 +129,7 @@ func (n *Narrator) line(r ledger.Record) line {
 		return n.ended(e, r.At)
 	case *ledger.HoldPut:
 		info, _ := e.Reason.Explain()
-		return line{zerolog.WarnLevel, e.Key.Label(), "", fmt.Sprintf("HOLD %s by %s (%s): %s", e.Reason, e.Owner, e.Evidence, info.Frees)}
+		return line{zerolog.WarnLevel, e.Key.Label(), "", fmt.Sprintf("HOLD %s by %s (%s): %s", e.Reason, e.Owner, e.Evidence, named(info.Frees, e.Key.Symbol))}
 	case *ledger.HoldCleared:
 		return line{zerolog.InfoLevel, e.Key.Label(), "", fmt.Sprintf("hold %s cleared by %s: %s", e.Reason, e.Owner, e.Evidence)}
 	default:

@@ -104,8 +104,9 @@ func (o *Stage) Run(stop pipeline.Stop) error {
 			return errors.Join(fmt.Errorf("%w: %w", ErrServe, err), control.Close())
 		}
 		listeners[tcp] = handler
-		o.Log.Info().Str("address", tcp.Addr().String()).Msg("API listens")
+		o.Log.Info().Str("address", tcp.Addr().String()).Msg("API listens over TCP")
 	}
+	o.Log.Info().Str("socket", o.Socket).Msg("API listens")
 	failed := make(chan error, len(listeners))
 	var servers []*http.Server
 	var running sync.WaitGroup

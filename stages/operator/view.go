@@ -247,7 +247,7 @@ func holds(s *ledger.State) []HoldView {
 	for k, set := range s.Holds {
 		for _, h := range set {
 			info, _ := h.Reason.Explain()
-			views = append(views, HoldView{k.Symbol, k.Side, h.Reason, h.Owner, h.At, h.Evidence, info.Frees})
+			views = append(views, HoldView{k.Symbol, k.Side, h.Reason, h.Owner, h.At, h.Evidence, named(info.Frees, k.Symbol)})
 		}
 	}
 	slices.SortFunc(views, func(a, b HoldView) int {

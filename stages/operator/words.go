@@ -76,7 +76,12 @@ func fate(p *ledger.Plan, now time.Time) string {
 	if p.Error != "" {
 		text += " [" + p.Error + "]"
 	}
-	return text + ": " + advice(p.Reason, frees, now)
+	return text + ": " + named(advice(p.Reason, frees, now), p.Proposal.Symbol)
+}
+
+// named puts the symbol meant into advice, so that it can be typed as it stands.
+func named(advice, symbol string) string {
+	return strings.ReplaceAll(advice, " SYMBOL ", " "+symbol+" ")
 }
 
 // where is the gate or check that a plan ended at, with its number in SPEC.
@@ -125,7 +130,7 @@ func story(p *ledger.Plan, intents map[string]ledger.Intent, now time.Time) Expl
 				text += " (" + numbers(v.Context) + ")"
 			}
 			if v.Ruling == ledger.Deny {
-				text += ": " + advice(v.Reason, v.FreesAt, now)
+				text += ": " + named(advice(v.Reason, v.FreesAt, now), p.Proposal.Symbol)
 			}
 			say("%s", text)
 		}

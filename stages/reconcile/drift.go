@@ -45,7 +45,7 @@ type finding struct {
 const owner = "reconcile"
 
 // look judges one position on a fresh snapshot.
-func (w *Watch) look(c Config, s *ledger.State, k ledger.Key, snap *ledger.Snapshot, lot ledger.Lot, mark ledger.Price) finding {
+func (w *Watch) look(c Config, s *ledger.State, k ledger.Key, snap *ledger.Snapshot) finding {
 	var f finding
 	f.clear(s, k, "a fresh snapshot has arrived", ledger.HoldMissingExchange, ledger.HoldStaleExchange)
 	if w.taking != nil {

@@ -76,18 +76,18 @@ func (x examiner) fresh() (ledger.Verdict, bool) {
 
 // held is check 2. A query that failed gave no snapshot, so it is never taken for a zero.
 func (x examiner) held() (ledger.Verdict, bool) {
-	return deny(ledger.NoPosition, x.facts()...), x.seen.Holding.Amount.IsZero()
+	return x.failed(x.seen.Holding.Amount.IsZero(), ledger.NoPosition)
 }
 
 // sides is check 3.
 func (x examiner) sides() (ledger.Verdict, bool) {
 	ours, _ := x.state.Amount(x.plan.Key())
-	return deny(ledger.SideMismatch, x.facts()...), ours.Sign()*x.seen.Holding.Amount.Sign() < 0
+	return x.failed(ours.Sign()*x.seen.Holding.Amount.Sign() < 0, ledger.SideMismatch)
 }
 
 // amounts is check 4; a missing ledger is a mismatch with zero.
 func (x examiner) amounts() (ledger.Verdict, bool) {
-	return deny(ledger.QtyMismatch, x.facts()...), x.tolerance().Less(x.diff())
+	return x.failed(x.tolerance().Less(x.diff()), ledger.QtyMismatch)
 }
 
 // holds is check 5.
@@ -96,7 +96,15 @@ func (x examiner) holds() (ledger.Verdict, bool) {
 	for _, h := range x.state.HoldsOn(x.plan.Key()) {
 		reasons = append(reasons, string(h.Reason))
 	}
-	return deny(ledger.HoldActive, append(ledger.Facts{{Name: "holds", Value: strings.Join(reasons, ",")}}, x.facts()...)...), len(reasons) > 0
+	return x.failed(len(reasons) > 0, ledger.HoldActive, ledger.Fact{Name: "holds", Value: strings.Join(reasons, ",")})
+}
+
+// failed denies, with the numbers that every check shares, where a check has failed.
+func (x examiner) failed(yes bool, reason ledger.Reason, facts ...ledger.Fact) (ledger.Verdict, bool) {
+	if !yes {
+		return ledger.Verdict{}, false
+	}
+	return deny(reason, append(facts, x.facts()...)...), true
 }
 
 // inFlight is check 6.
@@ -119,8 +127,8 @@ func (x examiner) inFlight() (ledger.Verdict, bool) {
 // quantity is check 7.
 func (x examiner) quantity() (ledger.Verdict, bool) {
 	share := x.seen.Holding.Amount.Abs().Of(x.plan.Proposal.Action.Share())
-	return deny(ledger.QtyBelowMin, append(ledger.Facts{{Name: "share", Value: share.String()}, {Name: "min_qty", Value: x.seen.Lot.Min.String()},
-		{Name: "step", Value: x.seen.Lot.Step.String()}}, x.facts()...)...), x.safeCloseQty().IsZero()
+	return x.failed(x.safeCloseQty().IsZero(), ledger.QtyBelowMin, ledger.Fact{Name: "share", Value: share.String()},
+		ledger.Fact{Name: "min_qty", Value: x.seen.Lot.Min.String()}, ledger.Fact{Name: "step", Value: x.seen.Lot.Step.String()})
 }
 
 func (x examiner) safeCloseQty() ledger.Qty {

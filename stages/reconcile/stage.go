@@ -174,8 +174,7 @@ func (r *Stage) onSnapshot(ctx context.Context, res result) error {
 	r.Board.PutSnapshot(*res.snapshot)
 	r.Arrived.Ring()
 	return r.decide(ctx, func(s *ledger.State, k ledger.Key, now time.Time) finding {
-		m := r.Board.Markets[k.Symbol]
-		return r.watch(k).look(r.Config(k.Symbol), s, k, res.snapshot, m.Lot, r.mark(k.Symbol))
+		return r.watch(k).look(r.Config(k.Symbol), s, k, res.snapshot)
 	})
 }
 

@@ -324,10 +324,13 @@ func same(recorded, now heard) bool {
 // sameNumber compares values, not texts. The recording system calculated in floating point, so what is less than any
 // market's step apart is the same.
 func sameNumber(a, b string) bool {
+	if a == b {
+		return true
+	}
 	x, xok := decimalOf(a)
 	y, yok := decimalOf(b)
 	if !xok || !yok {
-		return a == b
+		return false
 	}
 	return x.Sub(y).Abs().Less(ledger.MustQty("0.000000000001"))
 }

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"permitchain/ledger/store"
-	"permitchain/pipeline"
 	"permitchain/stages/operator"
 )
 
@@ -66,9 +65,8 @@ func (d Door) Open(ctx context.Context, need Need) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	soft, ended := make(chan struct{}), make(chan error, 1)
-	go func() { ended <- s.Run(pipeline.Stop{Soft: soft, Hard: context.WithoutCancel(ctx)}) }()
-	return &Client{&http.Client{Transport: inProcess{operator.OnStore(d.Stage, s)}}, func() error { close(soft); return <-ended }}, nil
+	h, closeStore := operator.OnStore(d.Stage, s)
+	return &Client{&http.Client{Transport: inProcess{h}}, closeStore}, nil
 }
 
 func (d Door) openFile() (*Client, error) {
@@ -112,11 +110,18 @@ func (c *Client) Do(ctx context.Context, method, path string, in any) ([]byte, e
 	if err = errors.Join(err, res.Body.Close()); err != nil {
 		return nil, operator.Failed(operator.NotRunning, "read the chain's answer: %v", err)
 	}
-	f := new(operator.Failure)
-	if res.StatusCode >= http.StatusBadRequest && json.Unmarshal(answer, f) == nil && f.Kind != "" {
-		return nil, f
+	if res.StatusCode < http.StatusBadRequest {
+		return answer, nil
 	}
-	return answer, nil
+	f := new(operator.Failure)
+	switch err := json.Unmarshal(answer, f); {
+	case err == nil && f.Kind != "":
+		return nil, f
+	case json.Valid(answer): // Of proposals, which say themselves what is wrong.
+		return answer, nil
+	default:
+		return nil, fmt.Errorf("the chain answers %s: %.200s", res.Status, bytes.TrimSpace(answer))
+	}
 }
 
 // inProcess serves requests without a network: the views of a file are made by the code that serves a chain's.
