@@ -258,7 +258,7 @@ func (d *drill) command(args ...string) *exec.Cmd {
 		d.t.Fatal(err)
 	}
 	c := exec.Command(self, append([]string{"-c", d.config}, args...)...)
-	c.Env = append(os.Environ(), mainEnv+"=1")
+	c.Env = append(os.Environ(), mainEnv+"=1", "GORACE="+raceExit)
 	return c
 }
 

@@ -30,28 +30,39 @@ func (c *Config) ApplyRules(symbol string) apply.Rules {
 // Limits shows how much of each limit is used, and when room comes back.
 func (c *Config) Limits(s *ledger.State, now time.Time) []operator.LimitView {
 	var views []operator.LimitView
+	rolling := func(symbol, name string, used []time.Time, bound int, window time.Duration) {
+		v := operator.LimitView{Symbol: symbol, Limit: name, Used: strconv.Itoa(len(used)), Bound: strconv.Itoa(bound)}
+		if len(used) >= bound {
+			v.FreesAt = used[len(used)-bound].Add(window)
+		}
+		views = append(views, v)
+	}
+	daily := func(symbol, name string, used, bound ledger.USD) {
+		v := operator.LimitView{Symbol: symbol, Limit: name, Used: used.Fixed(2), Bound: bound.Fixed(2)}
+		if !used.Less(bound) {
+			v.FreesAt = governor.Tomorrow(now)
+		}
+		views = append(views, v)
+	}
 	for _, symbol := range c.SymbolNames() {
 		g := c.For(symbol).Governor
-		rolling := func(name string, b ledger.Budget, window time.Duration, bound int) {
-			used := governor.Times(s, symbol, b, now.Add(-window))
-			v := operator.LimitView{Symbol: symbol, Limit: name, Used: strconv.Itoa(len(used)), Bound: strconv.Itoa(bound)}
-			if len(used) >= bound {
-				v.FreesAt = used[len(used)-bound].Add(window)
-			}
-			views = append(views, v)
+		times := func(b ledger.Budget, window time.Duration) []time.Time {
+			return governor.Times(s, symbol, b, now.Add(-window))
 		}
-		rolling("max_per_hour", ledger.Normal, time.Hour, g.MaxPerHour)
-		rolling("max_per_5min", ledger.Normal, 5*time.Minute, g.MaxPer5Min)
-		rolling("protective_per_hour", ledger.Protective, time.Hour, g.ProtectivePerHour)
-		rolling("stops_per_hour", ledger.StopBudget, time.Hour, g.StopsPerHour)
+		rolling(symbol, "max_per_hour", times(ledger.Normal, time.Hour), g.MaxPerHour, time.Hour)
+		rolling(symbol, "max_per_5min", times(ledger.Normal, 5*time.Minute), g.MaxPer5Min, 5*time.Minute)
+		rolling(symbol, "protective_per_hour", times(ledger.Protective, time.Hour), g.ProtectivePerHour, time.Hour)
+		rolling(symbol, "stops_per_hour", times(ledger.StopBudget, time.Hour), g.StopsPerHour, time.Hour)
 		if g.DailyNotional.Sign() > 0 {
-			used := governor.Today(s, symbol, now)
-			v := operator.LimitView{Symbol: symbol, Limit: "daily_notional", Used: used.Fixed(2), Bound: g.DailyNotional.Fixed(2)}
-			if !used.Less(g.DailyNotional) {
-				v.FreesAt = now.UTC().Truncate(24 * time.Hour).Add(24 * time.Hour)
-			}
-			views = append(views, v)
+			daily(symbol, "daily_notional", governor.Today(s, symbol, now), g.DailyNotional)
 		}
+	}
+	times, sum := governor.Portfolio(s, now)
+	if g := c.Governor; g.PortfolioPerHour > 0 {
+		rolling("all", "portfolio_per_hour", times, g.PortfolioPerHour, time.Hour)
+	}
+	if g := c.Governor; g.PortfolioDailyNotional.Sign() > 0 {
+		daily("all", "portfolio_daily_notional", sum, g.PortfolioDailyNotional)
 	}
 	return views
 }

@@ -76,12 +76,19 @@ func (s *Store) Decide(ctx context.Context, fn func(*ledger.State, time.Time) []
 	return &commit{s, durable}, nil
 }
 
-// View runs fn alone with the state. fn must be quick, and copy what it keeps.
+// View runs fn alone with the state, and returns when what it saw is durable: nothing is
+// told that a restart could forget. fn must be quick, and copy what it keeps.
 func (s *Store) View(ctx context.Context, fn func(*ledger.State, time.Time)) error {
-	return s.ask(ctx, func() error {
+	var seen <-chan struct{}
+	err := s.ask(ctx, func() error {
 		fn(s.state, s.now())
+		seen = s.last
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return (&commit{s, seen}).Wait(ctx)
 }
 
 // ask has the owner run something. Once taken it is waited for, whatever ctx says:

@@ -184,7 +184,7 @@ func (j judge) daily(v *ledger.Verdict) (ledger.Verdict, bool) {
 	b := j.plan.Basis
 	qty := ledger.QtyFor(left, b.Mark, b.Lot.Step)
 	if j.OnDailyLimit != TrimTo || qty.Sign() <= 0 || qty.Less(b.Lot.Min) {
-		return deny(ledger.DailyLimit, tomorrow(j.now), facts...), true
+		return deny(ledger.DailyLimit, Tomorrow(j.now), facts...), true
 	}
 	v.Reason, v.Context = ledger.TrimmedToDailyLimit, facts
 	v.Capped, v.Qty, v.Notional = true, qty, ledger.Notional(qty, b.Mark)
@@ -193,18 +193,12 @@ func (j judge) daily(v *ledger.Verdict) (ledger.Verdict, bool) {
 
 // portfolio is gate 9.
 func (j judge) portfolio(v ledger.Verdict) ledger.Verdict {
-	var all []time.Time
-	var sum ledger.USD
-	for symbol := range j.state.Usage {
-		all = append(all, j.times(symbol, ledger.Normal, time.Hour)...)
-		sum = sum.Add(j.today(symbol))
-	}
-	slices.SortFunc(all, time.Time.Compare)
+	all, sum := Portfolio(j.state, j.now)
 	if j.PortfolioPerHour > 0 && len(all) >= j.PortfolioPerHour {
 		return tooMany(ledger.PortfolioHourlyLimit, all, j.PortfolioPerHour, time.Hour)
 	}
 	if j.PortfolioDailyNotional.Sign() > 0 && j.PortfolioDailyNotional.Less(sum.Add(v.Notional)) {
-		return deny(ledger.PortfolioDailyLimit, tomorrow(j.now), ledger.Fact{Name: "used_usd", Value: sum.Fixed(2)},
+		return deny(ledger.PortfolioDailyLimit, Tomorrow(j.now), ledger.Fact{Name: "used_usd", Value: sum.Fixed(2)},
 			ledger.Fact{Name: "this_usd", Value: v.Notional.Fixed(2)}, ledger.Fact{Name: "limit_usd", Value: j.PortfolioDailyNotional.String()})
 	}
 	return v
@@ -245,7 +239,18 @@ func Today(s *ledger.State, symbol string, now time.Time) ledger.USD {
 	return sum
 }
 
-func tomorrow(now time.Time) time.Time { return now.UTC().Truncate(24 * time.Hour).Add(24 * time.Hour) }
+// Portfolio is what all symbols together used: the instants of the last hour, oldest first, and today's sum.
+func Portfolio(s *ledger.State, now time.Time) (times []time.Time, sum ledger.USD) {
+	for symbol := range s.Usage {
+		times = append(times, Times(s, symbol, ledger.Normal, now.Add(-time.Hour))...)
+		sum = sum.Add(Today(s, symbol, now))
+	}
+	slices.SortFunc(times, time.Time.Compare)
+	return times, sum
+}
+
+// Tomorrow is when the next UTC day begins.
+func Tomorrow(now time.Time) time.Time { return now.UTC().Truncate(24 * time.Hour).Add(24 * time.Hour) }
 
 func tooMany(reason ledger.Reason, used []time.Time, limit int, window time.Duration) ledger.Verdict {
 	frees := used[len(used)-limit].Add(window) // When this one leaves the window, there is room for one.

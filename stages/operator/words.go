@@ -115,7 +115,7 @@ func story(p *ledger.Plan, intents map[string]ledger.Intent, now time.Time) Expl
 	if p.Proposal.Operator != "" {
 		say("ordered by %s", p.Proposal.Operator)
 	}
-	say("planning: %s %s", p.Decision, p.Reason)
+	say("%s", strings.TrimSpace(fmt.Sprintf("planning: %s %s", p.Decision, p.Reason)))
 	for n, s := range p.Steps {
 		for _, v := range []struct {
 			who string
@@ -139,7 +139,11 @@ func story(p *ledger.Plan, intents map[string]ledger.Intent, now time.Time) Expl
 		}
 		for _, id := range s.Orders {
 			if i, known := intents[id]; known {
-				say("order %s: %s %s, %s, executed %s, %d %s", id, i.Direction, i.Qty, i.State, i.Executed, i.Code, i.Message)
+				text := fmt.Sprintf("order %s: %s %s, %s, executed %s", id, i.Direction, i.Qty, i.State, i.Executed)
+				if i.Code != 0 || i.Message != "" {
+					text += fmt.Sprintf(" (%d %s)", i.Code, i.Message)
+				}
+				say("%s", text)
 			}
 		}
 	}
