@@ -530,3 +530,28 @@ func TestHolds(t *testing.T) {
 		}, moving)
 	})
 }
+
+// TestHedgeMode: both sides of a symbol are positions of their own, closed by position side.
+func TestHedgeMode(t *testing.T) {
+	inBubble(t, wide+"paper: {hedge: true, positions: {'BTCUSDT:LONG': '0.046', 'BTCUSDT:SHORT': '-0.02'}}", func(r *rig) {
+		r.wait(settled)
+		on := func(s ledger.Side) func(*ledger.Proposal) {
+			return func(p *ledger.Proposal) { p.Side = s }
+		}
+		r.executed(proposal(ledger.Partial50, on(ledger.Long)))
+		r.executed(proposal(ledger.Partial25, on(ledger.Short)))
+		r.want(r.decide(proposal(ledger.Partial25)), denied, atPosition, ledger.NoPosition) // There is no BOTH.
+		r.wait(settled)
+		r.agree()
+		for side, want := range map[ledger.Side]string{ledger.Long: "0.023", ledger.Short: "-0.015"} {
+			if q := held(r, ledger.Key{Symbol: "BTCUSDT", Side: side}); q.String() != want {
+				r.t.Errorf("%s is %s, wanted %s", side, q, want)
+			}
+		}
+		r.view(func(s *ledger.State) {
+			if len(s.Holds) != 0 || s.Positions[ledger.Key{Symbol: "BTCUSDT", Side: ledger.Both}] != nil {
+				r.t.Errorf("holds %v, positions %v", s.Holds, s.Keys())
+			}
+		})
+	})
+}

@@ -32,7 +32,7 @@ func (p *Paper) Markets(ctx context.Context, symbols []string) (map[string]excha
 func (p *Paper) Snapshot(ctx context.Context) (ledger.Snapshot, error) {
 	sent := p.Now()
 	return query(ctx, p, "read positions", func(time.Time) ledger.Snapshot {
-		return ledger.Snapshot{SentAt: sent, Holdings: p.venue.Holdings()}
+		return ledger.Snapshot{SentAt: sent, Hedge: p.venue.Hedge(), Holdings: p.venue.Holdings()}
 	})
 }
 
