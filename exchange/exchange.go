@@ -33,6 +33,8 @@ type Exchange interface {
 	Find(ctx context.Context, k ledger.Key, clientOrderID string) (OrderState, error)
 	// OrdersSince returns the orders of a symbol created at or after an instant, at most OrdersPage, oldest first.
 	OrdersSince(ctx context.Context, symbol string, since time.Time) ([]OrderState, error)
+	// Bars returns the newest closed bars of a symbol, oldest first and without gaps, at most limit and at most BarsPage.
+	Bars(ctx context.Context, symbol string, limit int) ([]ledger.Bar, error)
 	// CancelStop cancels a standing stop. ErrNotFound when it stands no more.
 	CancelStop(ctx context.Context, k ledger.Key, clientOrderID string) error
 	// Stream reports what the exchange says unasked, until ctx is done. emit must not block for long.
@@ -43,6 +45,7 @@ type Exchange interface {
 const (
 	TradesPage = 1000
 	OrdersPage = 1000
+	BarsPage   = 1000
 )
 
 // ErrNotFound tells that the exchange says it has no such order (Binance -2013). Right after an order was
@@ -104,5 +107,6 @@ type OrderState struct {
 // StreamEvent is something the exchange said unasked; one of its fields is set.
 type StreamEvent struct {
 	Mark    *ledger.Mark
+	Bar     *ledger.Bar // a bar has closed
 	Changed *ledger.Key // the account changed under this key: a snapshot now will tell more
 }

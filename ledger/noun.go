@@ -289,6 +289,16 @@ type Mark struct {
 	At     time.Time `json:"at"`
 }
 
+// Bar is one closed interval of a symbol's mark price. One follows another when its OpenAt is the other's CloseAt.
+type Bar struct {
+	Symbol  string    `json:"symbol"`
+	OpenAt  time.Time `json:"open_at"`
+	CloseAt time.Time `json:"close_at"`
+	High    Price     `json:"high"`
+	Low     Price     `json:"low"`
+	Close   Price     `json:"close"`
+}
+
 // Trade is one execution on the account. ClientOrderID is "" where the exchange does not tell whose order it was.
 type Trade struct {
 	Key

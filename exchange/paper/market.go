@@ -52,33 +52,56 @@ func power(n int) string {
 	return "1" + strings.Repeat("0", n)
 }
 
-// The shape of the market: about 0.06 % a minute, calm and wild hours, and trends of a
-// few hours that are plain to see against it.
+// The shape of the market: about 0.06 % a minute around a round of regimes that an
+// exit-brain should tell apart: ten hours of a trend up, quiet, a spike of volatility, and a trend down.
 const (
 	sigmaPerRootSecond = 0.0006 / 7.745966692414834 // √60
-	wildness           = 0.7                        // how far the variance swings around its mean
-	wildPeriodS        = 3 * 3600
-	trend              = 0.012
-	trendPeriodS       = 5 * 3600
-	farthest           = 1.5 // log of how far the price may ever be from its start
+	roundS             = 600 * 60
+	upS                = 240 * 60 // the trend up ends
+	quietS             = 360 * 60 // the quiet ends, and the spike begins
+	spikeS             = 375 * 60 // the spike ends, and the trend down begins
+	climb              = 0.14     // of the log price, up and down again
+	spikeVariance      = 16       // times the ordinary
+	startS             = 100 * 60 // where in a round a new book begins: the trend is old enough to be seen
+	farthest           = 1.5      // log of how far the price may ever be from its start
 )
 
 // price is the mark price after so many seconds of market. It depends on nothing else, so
 // it needs no memory, a restart continues it without a jump, and its past can be asked for.
 //
-// It is a Brownian motion that runs faster in wild hours than in calm ones, on a slow wave.
+// It is a Brownian motion, whose time runs faster in a spike, on the slope of the regime.
 func (s spec) price(seed uint64, seconds float64) ledger.Price {
 	own := ownSeed(seed, s.Symbol)
-	phase := luckOf(own, 1)
-	wild, wave := 2*math.Pi*phase.Float64(), 2*math.Pi*phase.Float64()
-	const w = 2 * math.Pi / wildPeriodS
-	clock := seconds + wildness/w*(math.Sin(w*seconds+wild)-math.Sin(wild))
-	x := sigmaPerRootSecond * (brownian(own, clock) - brownian(own, 0))
-	x += trend * (math.Sin(2*math.Pi*seconds/trendPeriodS+wave) - math.Sin(wave))
+	x := sigmaPerRootSecond*(brownian(own, busy(seconds))-brownian(own, busy(0))) + slope(seconds) - slope(0)
 	x = farthest * math.Tanh(x/farthest)
 	_, fraction, _ := strings.Cut(s.Tick.String(), ".")
 	p := ledger.MustPrice(strconv.FormatFloat(s.start*math.Exp(x), 'f', len(fraction), 64))
 	return p.Max(s.Tick)
+}
+
+// inRound is where in its round a market stands, and how many rounds are behind it.
+func inRound(seconds float64) (at, rounds float64) {
+	rounds = math.Floor((seconds + startS) / roundS)
+	return seconds + startS - rounds*roundS, rounds
+}
+
+// busy is the time by the market's own reckoning: it passes faster while the market is wild.
+func busy(seconds float64) float64 {
+	at, rounds := inRound(seconds)
+	const extra = (spikeVariance - 1) * (spikeS - quietS)
+	return seconds + rounds*extra + (spikeVariance-1)*min(max(at-quietS, 0), spikeS-quietS)
+}
+
+// slope is the log price that the regimes alone would make.
+func slope(seconds float64) float64 {
+	switch at, _ := inRound(seconds); {
+	case at < upS:
+		return climb * at / upS
+	case at < spikeS:
+		return climb
+	default:
+		return climb * (roundS - at) / (roundS - spikeS)
+	}
 }
 
 // brownian is a Brownian motion at a time in seconds, found by halving: the value in the

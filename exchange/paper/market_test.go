@@ -2,7 +2,10 @@ package paper
 
 import (
 	"context"
+	"errors"
 	"math"
+	"path/filepath"
+	"reflect"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -152,22 +155,33 @@ func TestPricesAreThoseOfAMarket(t *testing.T) {
 	for _, symbol := range []string{"BTCUSDT", "DOGEUSDT", "NOBODYKNOWSUSDT"} {
 		s := specOf(7, symbol)
 		at := func(seconds float64) float64 { return float(t, s.price(7, seconds)) }
-		var sum, square float64
-		sameSign, n, last := 0, 5000, 0.0
-		for i := range n {
-			r := math.Log(at(float64(i+1)*60) / at(float64(i)*60))
-			sum, square = sum+r, square+r*r
-			if r*last > 0 {
-				sameSign++
+		// minutes measures returns over a part of many rounds: sigma, drift, and how often neighbours have the same sign.
+		minutes := func(from, to float64) (sigma, drift, same float64) {
+			var n, last float64
+			for round := range 20 {
+				for m := from; m < to; m += 60 {
+					t := m - startS + float64(round+1)*roundS
+					r := math.Log(at(t+60) / at(t))
+					n, drift, sigma = n+1, drift+r, sigma+r*r
+					if r*last > 0 {
+						same++
+					}
+					last = r
+				}
 			}
-			last = r
+			return math.Sqrt(sigma / n), drift / n, same / n
 		}
-		sigma := math.Sqrt(square / float64(n))
-		if sigma < 0.0003 || sigma > 0.0012 {
-			t.Errorf("%s: a minute's return is %.5f, want about 0.0006", symbol, sigma)
+		if sigma, drift, same := minutes(0, upS); sigma < 0.0006 || sigma > 0.0012 || drift < 0.0004 || same < 0.6 {
+			t.Errorf("%s, trend up: sigma %.5f, drift %.5f, same sign %.2f", symbol, sigma, drift, same)
 		}
-		if share := float64(sameSign) / float64(n); share < 0.42 || share > 0.58 {
-			t.Errorf("%s: %.2f of neighbouring returns have the same sign, want about half", symbol, share)
+		if sigma, drift, same := minutes(upS, quietS); sigma < 0.0005 || sigma > 0.0007 || math.Abs(drift) > 0.0001 || same < 0.4 || same > 0.6 {
+			t.Errorf("%s, quiet: sigma %.5f, drift %.5f, same sign %.2f", symbol, sigma, drift, same)
+		}
+		if sigma, _, _ := minutes(quietS, spikeS); sigma < 0.0018 || sigma > 0.003 {
+			t.Errorf("%s, spike: sigma %.5f, four times the ordinary are wanted", symbol, sigma)
+		}
+		if _, drift, same := minutes(spikeS, roundS); drift > -0.0004 || same < 0.6 {
+			t.Errorf("%s, trend down: drift %.5f, same sign %.2f", symbol, drift, same)
 		}
 		if math.Abs(at(0)/s.start-1) > 0.001 {
 			t.Errorf("%s begins at %v, want %v", symbol, at(0), s.start)
@@ -196,4 +210,51 @@ func TestAnySymbolHasSaneRules(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestBarsAreThePricesOfTheStream: what is asked for and what is told are the same bars, without gaps, across a restart.
+func TestBarsAreThePricesOfTheStream(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(dir, "book.jsonl")
+		var told []ledger.Bar
+		for range 2 {
+			p, err := Open(path, Options{Seed: 3, Symbols: []string{"BTCUSDT"}, Speed: 30})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() {
+				done <- p.Stream(ctx, func(e exchange.StreamEvent) {
+					if e.Bar != nil {
+						told = append(told, *e.Bar)
+					}
+				})
+			}()
+			<-time.After(21*time.Second + 500*time.Millisecond)
+			cancel()
+			if err := <-done; !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
+			bars, err := p.Bars(t.Context(), "BTCUSDT", 300)
+			if err != nil || len(bars) != 300 {
+				t.Fatalf("%d bars: %v", len(bars), err)
+			}
+			for i, b := range bars {
+				if i > 0 && !b.OpenAt.Equal(bars[i-1].CloseAt) || b.CloseAt.Sub(b.OpenAt) != 2*time.Second || b.Close.Less(b.Low) || b.High.Less(b.Close) || b.CloseAt.After(p.Now()) {
+					t.Fatalf("bar %d: %+v after %+v", i, b, bars[max(i-1, 0)])
+				}
+			}
+			if n := len(told); n < 9 || !reflect.DeepEqual(told[n-9:], bars[len(bars)-9:]) {
+				t.Fatalf("told %+v\nasked %+v", told, bars[len(bars)-9:])
+			}
+			if err := p.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(told) != 21 {
+			t.Errorf("%d bars in 43 seconds at speed 30", len(told))
+		}
+	})
 }

@@ -23,7 +23,8 @@ import (
 // Options are what a paper exchange is opened with. Seed and Positions make a new book; one that exists has its own.
 type Options struct {
 	Seed      uint64
-	Speed     float64 // seconds of market that pass in a second; 0 is 1
+	Speed     float64       // seconds of market that pass in a second; 0 is 1
+	Bar       time.Duration // of market; 0 is a minute
 	Symbols   []string
 	Positions map[ledger.Key]ledger.Qty
 	Hedge     bool
@@ -45,6 +46,8 @@ type Paper struct {
 	opening opening
 	pace    pace
 	marks   map[string]ledger.Mark
+	bar     float64 // seconds of market in a bar
+	barred  int64   // the number of the newest bar that was told of
 	subs    map[*subscriber]struct{}
 	trader  *trader // nil: nobody reopens anything
 }
@@ -74,8 +77,11 @@ func open(path string, o Options, limit int64) (*Paper, error) {
 	if !(o.Speed > 0) || math.IsInf(o.Speed, 0) {
 		return nil, fmt.Errorf("paper speed %v is not a positive number", o.Speed)
 	}
+	if o.Bar == 0 {
+		o.Bar = time.Minute
+	}
 	p := &Paper{
-		now: o.Now, calls: make(chan func(time.Time)), quit: make(chan struct{}), gone: make(chan struct{}),
+		bar: o.Bar.Seconds(), now: o.Now, calls: make(chan func(time.Time)), quit: make(chan struct{}), gone: make(chan struct{}),
 		marks: map[string]ledger.Mark{}, subs: map[*subscriber]struct{}{},
 	}
 	now := p.Now()
@@ -168,6 +174,7 @@ func (p *Paper) begin(o Options, now time.Time) error {
 	if o.Trader {
 		p.trader = &trader{luck: rand.New(rand.NewPCG(p.opening.Seed, uint64(now.UnixNano()))), due: map[ledger.Key]time.Time{}}
 	}
+	p.barred = p.newest(now)
 	p.tick(now)
 	return p.fault
 }
@@ -258,6 +265,7 @@ func (p *Paper) tick(now time.Time) {
 			return
 		}
 	}
+	p.closeBars(now)
 	if p.trader != nil && p.trade(now) != nil {
 		return
 	}

@@ -13,16 +13,28 @@ import (
 )
 
 // subscriber is one Stream. What it has not yet taken is kept once per symbol and once
-// per position, so a slow one costs no more and misses no change; it sees the newest mark.
+// per position, so a slow one costs no more and misses no change; it sees the newest mark, and of the bars as many as are kept.
 // The maps are the owner's.
 type subscriber struct {
 	wake    chan struct{} // one is enough: whoever wakes takes all there is
 	marks   map[string]ledger.Mark
+	bars    []ledger.Bar // in the order in which they closed
 	touched map[ledger.Key]struct{}
 }
 
 func (s *subscriber) marked(m ledger.Mark) {
 	s.marks[m.Symbol] = m
+	s.ring()
+}
+
+// barsKept bounds what a subscriber that does not read is owed; it then sees a gap, and asks for the bars.
+const barsKept = 4096
+
+func (s *subscriber) closed(b ledger.Bar) {
+	if len(s.bars) == barsKept {
+		s.bars = s.bars[1:]
+	}
+	s.bars = append(s.bars, b)
 	s.ring()
 }
 
@@ -40,9 +52,12 @@ func (s *subscriber) ring() {
 	}
 }
 
-// take is what there is to say, the prices first.
+// take is what there is to say: bars, the prices after them, then what changed.
 func (s *subscriber) take() []exchange.StreamEvent {
 	var events []exchange.StreamEvent
+	for i := range s.bars {
+		events = append(events, exchange.StreamEvent{Bar: &s.bars[i]})
+	}
 	for _, symbol := range slices.Sorted(maps.Keys(s.marks)) {
 		m := s.marks[symbol]
 		events = append(events, exchange.StreamEvent{Mark: &m})
@@ -50,6 +65,7 @@ func (s *subscriber) take() []exchange.StreamEvent {
 	for _, k := range slices.SortedFunc(maps.Keys(s.touched), compareKeys) {
 		events = append(events, exchange.StreamEvent{Changed: &k})
 	}
+	s.bars = nil
 	clear(s.marks)
 	clear(s.touched)
 	return events
