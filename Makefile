@@ -9,8 +9,8 @@ RACE := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 build: ## build the binary
 	$(GO) build -trimpath -o $(BIN) .
 
-run: build ## start the chain on the embedded paper exchange
-	./$(BIN) run
+run: build ## start the chain on the embedded paper exchange, whose market passes at three hundred times the pace
+	./$(BIN) run --speed 300
 
 test: ## vet and test everything
 	@if [ -z "$(RACE)" ]; then echo "no C compiler: testing without -race (apt-get install gcc libc6-dev)"; fi

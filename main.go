@@ -105,7 +105,8 @@ type cli struct {
 
 type (
 	runCmd struct {
-		Mode string `enum:",paper,dry_run,testnet,live" default:"" help:"Instead of the configuration's mode."`
+		Mode  string  `enum:",paper,dry_run,testnet,live" default:"" help:"Instead of the configuration's mode."`
+		Speed float64 `placeholder:"N" help:"Instead of paper.speed: how many times faster the paper market passes."`
 	}
 	replayCmd struct {
 		Logs    []string `arg:"" name:"log" help:"Logs, merged by time; - is standard input."`
@@ -260,14 +261,28 @@ func (a *app) logger(c stages.LogConfig) (log zerolog.Logger, pretty bool) {
 	return zerolog.New(w).Level(level).With().Timestamp().Logger(), pretty
 }
 
+// config is the configuration with what the flags say laid over it.
+func (r runCmd) config(a *app) (*stages.Config, error) {
+	c, err := a.config()
+	over := ""
+	if r.Mode != "" {
+		over += "mode: " + r.Mode + "\n"
+	}
+	if r.Speed != 0 {
+		over += fmt.Sprintf("paper: {speed: %g}\n", r.Speed)
+	}
+	if err != nil || over == "" {
+		return c, err
+	}
+	if c, err = stages.ParseConfig(c.Effective(), "flags of run", []byte(over)); err != nil {
+		return nil, usageError{err}
+	}
+	return c, nil
+}
+
 // Run starts the chain.
 func (r runCmd) Run(a *app) error {
-	c, err := a.config()
-	if err == nil && r.Mode != "" {
-		if c, err = stages.ParseConfig(c.Effective(), "--mode", []byte("mode: "+r.Mode+"\n")); err != nil {
-			err = usageError{err}
-		}
-	}
+	c, err := r.config(a)
 	if err != nil {
 		return err
 	}

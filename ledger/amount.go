@@ -2,6 +2,8 @@ package ledger
 
 import (
 	"fmt"
+	"math"
+	"strconv"
 	"strings"
 
 	"github.com/shopspring/decimal"
@@ -179,6 +181,16 @@ func (a Amount[U]) normal() decimal.Decimal {
 		panic(err) // Its own text always parses.
 	}
 	return d
+}
+
+// Float is the nearest float64, for scores and statistics; money never comes back from one.
+func (a Amount[U]) Float() float64 {
+	exponent := a.d.Exponent()
+	if a.d.NumDigits() <= 15 && exponent <= 0 && exponent >= -22 {
+		return float64(a.d.CoefficientInt64()) / math.Pow10(int(-exponent)) // Both are exact, so the quotient is rounded once.
+	}
+	f, _ := strconv.ParseFloat(a.d.String(), 64) // A decimal always parses; beyond the range it is infinite.
+	return f
 }
 
 // MarshalText writes the shortest decimal form; in JSON it is a string.

@@ -43,7 +43,7 @@ func (s *State) Unbooked(k Key, trades []Trade) (own, others []Trade) {
 		if t.Key != k || p == nil || p.HasBooked(t.ID) {
 			continue
 		}
-		if i := s.OrderOf(t); i != nil {
+		if i := s.OrderOf(t); i != nil && i.State != NotPlaced { // A trade of what certainly never was is nobody's we know.
 			t.ClientOrderID = i.ClientOrderID
 			own = append(own, t)
 		} else {

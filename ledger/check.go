@@ -79,6 +79,10 @@ func (s *State) checkBook(event Event) error {
 		if p := s.Positions[e.Key]; p == nil || !p.Amount.Equal(e.Amount) {
 			return broken("S10", "a residual of %s is written off %s, which does not stand there", e.Amount, e.Key)
 		}
+	case *PositionRanged:
+		if p := s.Positions[e.Key]; p == nil || p.Epoch != e.Epoch || e.High.Less(p.High) || (!p.Low.IsZero() && p.Low.Less(e.Low)) {
+			return broken("S10", "the extremes of %s become %s and %s, which is no wider", e.Key, e.High, e.Low)
+		}
 	case *HoldPut:
 		if e.Owner == "" {
 			return broken("S12", "a hold %s on %s has no owner", e.Reason, e.Key)
@@ -155,6 +159,10 @@ func (s *State) checkGrant(e *StepGranted, now time.Time) error {
 		return broken("S6", "plan %s is granted without both permits", e.ID)
 	case !now.Before(step.Governor.Expires) || !now.Before(step.Position.Expires):
 		return broken("S6", "plan %s is granted on an expired permit", e.ID)
+	case e.Expires.After(step.Governor.Expires) || e.Expires.After(step.Position.Expires):
+		return broken("S6", "the grant of plan %s outlives its permits", e.ID)
+	case step.Kind == CloseStep && step.Position.Version != s.Version(p.Key()):
+		return broken("S5", "plan %s is granted on version %d of a ledger that has moved on to %d", e.ID, step.Position.Version, s.Version(p.Key()))
 	case e.Qty.Sign() <= 0:
 		return broken("S20", "plan %s is granted %s", e.ID, e.Qty)
 	case step.Kind == CloseStep && step.Position.SafeCloseQty.Less(e.Qty),
@@ -188,6 +196,9 @@ func (s *State) checkIntent(i *Intent, now time.Time) error {
 		return broken("S6", "order %s is a %s of %s, and its plan's step a %s of %s",
 			i.ClientOrderID, i.Kind, i.Key, p.Steps[i.Step].Kind, p.Key())
 	}
+	if id := OrderIDOf(i.Kind, i.Plan, i.Step+1, i.Attempt); i.ClientOrderID != id || i.Attempt != len(p.Steps[i.Step].Orders)+1 {
+		return broken("S2", "order %s is attempt %d of its step, whose id is %s", i.ClientOrderID, i.Attempt, id)
+	}
 	if !s.MaySend(p, i.Kind) {
 		return broken("S12", "order %s is promised while %s", i.ClientOrderID, s.Control.RunState)
 	}
@@ -197,6 +208,9 @@ func (s *State) checkIntent(i *Intent, now time.Time) error {
 	if other := s.UnresolvedOn(i.Key, i.Kind); other != nil {
 		return broken("S3", "order %s is promised while %s is unresolved", i.ClientOrderID, other.ClientOrderID)
 	}
+	if i.Key.Side == Long && i.Direction != Sell || i.Key.Side == Short && i.Direction != Buy || i.SendBefore.IsZero() || !i.Fence.After(i.SendBefore) {
+		return broken("S5", "order %s would %s a %s, or has no fence", i.ClientOrderID, i.Direction, i.Key.Side)
+	}
 	if i.Direction != Reducing(i.Exchange) || i.Exchange.Abs().Less(i.Qty) || i.Qty.Sign() <= 0 {
 		return broken("S5", "order %s would %s %s of a position of %s", i.ClientOrderID, i.Direction, i.Qty, i.Exchange)
 	}
@@ -204,7 +218,7 @@ func (s *State) checkIntent(i *Intent, now time.Time) error {
 		return s.checkStopIntent(i)
 	}
 	step := &p.Steps[i.Step]
-	if p.Outcome.Final() || !now.Before(step.Grant.Expires) {
+	if p.Outcome.Final() || step.Outcome.Final() || !now.Before(step.Grant.Expires) {
 		return broken("S6", "order %s rests on a grant that has ended", i.ClientOrderID)
 	}
 	if s.GrantRest(step).Less(i.Qty) {

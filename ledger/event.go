@@ -29,7 +29,7 @@ type (
 		Mode     Mode   `json:"mode"`
 		Config   string `json:"config"` // digest; the text is in the ConfigUsed before it
 	}
-	// ConfigUsed records an effective configuration, once per digest, without secrets.
+	// ConfigUsed is an effective configuration, without secrets, coming into force: at a start with another one, or by a reload.
 	ConfigUsed struct {
 		Digest string `json:"digest"`
 		Text   string `json:"text"`
@@ -50,6 +50,7 @@ type (
 		Protective bool       `json:"protective,omitzero"`
 		Decision   Decision   `json:"decision"`
 		Reason     Reason     `json:"reason,omitzero"`
+		Context    Facts      `json:"context,omitempty"` // the numbers a refusal was decided on
 		Steps      []StepKind `json:"steps,omitempty"`
 	}
 	// PlanRepeated is a proposal whose plan is on record already.
@@ -146,6 +147,13 @@ type (
 		Key    Key `json:"key"`
 		Amount Qty `json:"amount"`
 	}
+	// PositionRanged widens the extremes of the mark price in a position's epoch.
+	PositionRanged struct {
+		Key   Key   `json:"key"`
+		Epoch int64 `json:"epoch"`
+		High  Price `json:"high"`
+		Low   Price `json:"low"`
+	}
 	// HoldPut stops a position until evidence or the operator clears it.
 	HoldPut struct {
 		Key      Key    `json:"key"`
@@ -182,6 +190,7 @@ const (
 	KindLedgerReconciled Kind = "ledger.reconciled"
 	KindLedgerAdjusted   Kind = "ledger.adjusted"
 	KindLedgerResidual   Kind = "ledger.residual"
+	KindPositionRanged   Kind = "position.ranged"
 	KindHoldPut          Kind = "hold.set"
 	KindHoldCleared      Kind = "hold.cleared"
 )
@@ -205,6 +214,7 @@ func (*LedgerOpened) Kind() Kind     { return KindLedgerOpened }
 func (*LedgerReconciled) Kind() Kind { return KindLedgerReconciled }
 func (*LedgerAdjusted) Kind() Kind   { return KindLedgerAdjusted }
 func (*LedgerResidual) Kind() Kind   { return KindLedgerResidual }
+func (*PositionRanged) Kind() Kind   { return KindPositionRanged }
 func (*HoldPut) Kind() Kind          { return KindHoldPut }
 func (*HoldCleared) Kind() Kind      { return KindHoldCleared }
 
@@ -250,6 +260,8 @@ func newEvent(k Kind) Event {
 		return new(LedgerAdjusted)
 	case KindLedgerResidual:
 		return new(LedgerResidual)
+	case KindPositionRanged:
+		return new(PositionRanged)
 	case KindHoldPut:
 		return new(HoldPut)
 	case KindHoldCleared:

@@ -39,9 +39,9 @@ func (s *State) fold(r Record) {
 			s.Control.Since = r.At
 		}
 	case *ConfigUsed:
+		s.Control.Config = e.Digest
 	case *RunStateChanged:
 		s.Control.RunState, s.Control.Who, s.Control.Why, s.Control.Since = e.To, e.Who, e.Why, r.At
-		s.Control.RearmedAt = r.At
 	case *PlanDecided:
 		s.foldPlan(e, r)
 	case *PlanRepeated:
@@ -96,6 +96,10 @@ func (s *State) foldBook(r Record) {
 	case *LedgerResidual:
 		p := s.Positions[e.Key]
 		s.setAmount(p, Qty{}, Price{}, r.At, false)
+	case *PositionRanged:
+		p := s.Positions[e.Key]
+		p.High, p.Low = e.High, e.Low
+		s.touch(PositionRef, e.Key.String())
 	case *HoldPut:
 		s.foldHold(e, r.At)
 	case *HoldCleared:
@@ -142,7 +146,7 @@ func (s *State) plan(id PlanID, seq uint64) *Plan {
 func (s *State) foldPlan(e *PlanDecided, r Record) {
 	p := &Plan{
 		ID: e.ID, Proposal: e.Proposal, Basis: e.Basis, Protective: e.Protective, Decision: e.Decision,
-		Reason: e.Reason, Outcome: Pending, DecidedAt: r.At, Journal: []uint64{r.Seq}, Config: s.Control.Config,
+		Reason: e.Reason, Context: e.Context, Outcome: Pending, DecidedAt: r.At, Journal: []uint64{r.Seq}, Config: s.Control.Config,
 	}
 	for _, k := range e.Steps {
 		p.Steps = append(p.Steps, Step{Kind: k, Outcome: Pending})
@@ -209,9 +213,21 @@ func (s *State) foldGrant(e *StepGranted, r Record) {
 		if pos.Tranches == nil {
 			pos.Tranches = map[Action]Tranche{}
 		}
-		pos.Tranches[a] = Tranche{Amount: step.Position.Exchange.Abs(), Plan: p.ID}
+		claim := Tranche{Amount: step.Position.Exchange.Abs(), Plan: p.ID}
+		if was, ok := pos.Tranches[a]; ok && was.Done {
+			claim.Was = &was
+		}
+		pos.Tranches[a] = claim
 		s.touch(PositionRef, pos.Key.String())
 	}
+}
+
+// Version counts the changes of a ledger; that of a missing one is 0.
+func (s *State) Version(k Key) uint64 {
+	if p := s.Positions[k]; p != nil {
+		return p.Version
+	}
+	return 0
 }
 
 func (s *State) foldIntent(i Intent, r Record) {
@@ -273,7 +289,7 @@ func (s *State) stopStands(i *Intent) {
 	if pos.Stop != nil && pos.Stop.ClientOrderID != i.ClientOrderID {
 		pos.OldStops = append(pos.OldStops, pos.Stop.ClientOrderID)
 	}
-	pos.Stop = &Stop{ClientOrderID: i.ClientOrderID, Trigger: i.Trigger, Qty: i.Qty, Epoch: pos.Epoch}
+	pos.Stop = &Stop{ClientOrderID: i.ClientOrderID, Trigger: i.Trigger, Qty: i.Qty, Epoch: i.Epoch}
 	s.touch(PositionRef, i.Key.String())
 }
 
@@ -317,8 +333,28 @@ func (s *State) foldFill(e *FillBooked, r Record) {
 	step := &p.Steps[i.Step]
 	step.Filled = step.Filled.Add(t.Qty)
 	step.Quote = step.Quote.Add(Notional(t.Qty, t.Price))
-	if i.Kind == CloseStep {
-		pos.completeTranches(p.Proposal.Action)
+	if i.Kind != CloseStep {
+		return
+	}
+	if step.Outcome.Final() {
+		s.reclaim(p, i.Step, pos, r.At)
+	}
+	pos.completeTranches(p.Proposal.Action)
+}
+
+// reclaim takes back what a step's end released: a trade has come to light after it.
+func (s *State) reclaim(p *Plan, n int, pos *Position, at time.Time) {
+	step, a := &p.Steps[n], p.Proposal.Action
+	if _, claimed := pos.Tranches[a]; a.IsTranche() && !claimed {
+		if pos.Tranches == nil {
+			pos.Tranches = map[Action]Tranche{}
+		}
+		pos.Tranches[a] = Tranche{Amount: step.Position.Exchange.Abs(), Plan: p.ID}
+	}
+	if u := s.useOf(p, n); u != nil {
+		u.Notional = step.Quote
+	} else if step.Governor.Budget != Unbudgeted {
+		s.use(p.Proposal.Symbol, Use{Plan: p.ID, Step: n, Budget: step.Governor.Budget, At: at, Notional: step.Quote, Spent: true})
 	}
 }
 
@@ -327,7 +363,7 @@ func (s *State) foldFill(e *FillBooked, r Record) {
 func (s *State) setAmount(p *Position, amount Qty, entry Price, at time.Time, opens bool) {
 	if opens && amount.Sign() != 0 && amount.Sign() != p.Amount.Sign() {
 		p.Epoch++
-		p.OpenedAt, p.Tranches = at, nil
+		p.OpenedAt, p.Tranches, p.High, p.Low = at, nil, entry, entry
 	}
 	if amount.IsZero() {
 		entry = Price{}
@@ -375,7 +411,9 @@ func (s *State) foldStepEnd(e *StepEnded, r Record) {
 	}
 	a := p.Proposal.Action
 	if t, ok := pos.Tranches[a]; ok && !t.Done && t.Plan == p.ID {
-		delete(pos.Tranches, a)
+		if delete(pos.Tranches, a); t.Was != nil {
+			pos.Tranches[a] = *t.Was
+		}
 		s.touch(PositionRef, pos.Key.String())
 	}
 	if e.Reason == QtyBelowMin && a.IsTranche() && step.Position != nil {

@@ -171,15 +171,20 @@ func (m *machine) planEvent() Event {
 func (m *machine) intent(p *Plan) Event {
 	m.nonce++
 	n := m.step(p)
-	i := Intent{ClientOrderID: ClientOrderID(p.ID, n+1, m.nonce), Plan: p.ID, Step: n, Attempt: m.nonce, Key: p.Key(), Kind: CloseStep,
+	at := time.Unix(1e9, 0)
+	i := Intent{Plan: p.ID, Step: n, Attempt: 1, Key: p.Key(), Kind: CloseStep, SendBefore: at, Fence: at.Add(time.Second),
 		Qty: m.qty(), Exchange: MustQty(pick(m, "held", "0.05", "0.05", "-0.05", "0.001")), Trigger: MustPrice("49000")}
 	i.Direction = Reducing(i.Exchange)
 	if n >= 0 && n < len(p.Steps) {
-		i.Kind = p.Steps[n].Kind
+		i.Kind, i.Attempt = p.Steps[n].Kind, len(p.Steps[n].Orders)+1
 		if g := p.Steps[n].Grant; g != nil && !m.oneIn(4, "more than granted") {
 			i.Qty = m.state.GrantRest(&p.Steps[n])
 		}
 	}
+	if m.oneIn(15, "attempt") {
+		i.Attempt = m.nonce
+	}
+	i.ClientOrderID = OrderIDOf(i.Kind, p.ID, n+1, i.Attempt)
 	if m.oneIn(15, "increasing") {
 		i.Direction = pick(m, "direction", Buy, Sell)
 	}

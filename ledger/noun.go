@@ -337,5 +337,13 @@ func StopOrderID(plan PlanID, step, attempt int) string {
 	return fmt.Sprintf("%s%s-s%d-%d", ours, plan, step, attempt)
 }
 
+// OrderIDOf is the client id of an order of either kind.
+func OrderIDOf(kind StepKind, plan PlanID, step, attempt int) string {
+	if kind == StopStep {
+		return StopOrderID(plan, step, attempt)
+	}
+	return ClientOrderID(plan, step, attempt)
+}
+
 // OfOurForm tells whether a client order id was made by this program, or another instance of it.
 func OfOurForm(clientOrderID string) bool { return strings.HasPrefix(clientOrderID, ours) }

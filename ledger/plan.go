@@ -100,8 +100,9 @@ type Verdict struct {
 	Shadow   Reason `json:"shadow,omitzero"` // what the other gates say of an auto-approved step
 
 	// The position permit's.
-	SafeCloseQty Qty `json:"safe_close_qty,omitzero"`
-	Exchange     Qty `json:"exchange_amt,omitzero"`
+	SafeCloseQty Qty    `json:"safe_close_qty,omitzero"`
+	Exchange     Qty    `json:"exchange_amt,omitzero"`
+	Version      uint64 `json:"version,omitzero"` // of the ledger it rests on
 }
 
 // StepKind is what a step does.
@@ -150,6 +151,7 @@ type Plan struct {
 	Stage      Stage     `json:"stage,omitzero"`  // with Reason, why it was not executed
 	Reason     Reason    `json:"reason,omitzero"` // "" when executed
 	Error      string    `json:"error,omitzero"`
+	Context    Facts     `json:"context,omitempty"` // the numbers planning refused it on
 	Steps      []Step    `json:"steps,omitempty"`
 	DecidedAt  time.Time `json:"decided_at"`
 	EndedAt    time.Time `json:"ended_at,omitzero"`
@@ -226,6 +228,8 @@ type Intent struct {
 	Qty           Qty         `json:"qty"`
 	Trigger       Price       `json:"trigger,omitzero"` // a stop's
 	Exchange      Qty         `json:"exchange_amt"`     // the position proven when it was promised
+	Ledger        Qty         `json:"ledger_amt"`       // what the ledger said then
+	Epoch         int64       `json:"epoch"`            // the life of the position it belongs to
 	SendBefore    time.Time   `json:"send_before"`      // exchange clock; nothing signed later is sent
 	Fence         time.Time   `json:"fence"`            // exchange clock; after it the order cannot appear any more
 	State         IntentState `json:"state"`

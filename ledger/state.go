@@ -23,18 +23,17 @@ type State struct {
 
 // Control is the state that belongs to no symbol.
 type Control struct {
-	Seq       uint64      `json:"seq"` // of the last record folded
-	At        time.Time   `json:"at"`
-	Mode      Mode        `json:"mode"`
-	RunState  RunState    `json:"run_state"`
-	Who       string      `json:"who"` // moved the run state last
-	Why       string      `json:"why"`
-	Since     time.Time   `json:"since"`
-	Instance  uint64      `json:"instance"`
-	Config    string      `json:"config"`             // digest in force
-	Failures  []time.Time `json:"failures,omitempty"` // attempts that ended Unknown or NotPlaced, for auto-disarm
-	RearmedAt time.Time   `json:"rearmed_at,omitzero"`
-	Counts    PlanCounts  `json:"counts"`
+	Seq      uint64      `json:"seq"` // of the last record folded
+	At       time.Time   `json:"at"`
+	Mode     Mode        `json:"mode"`
+	RunState RunState    `json:"run_state"`
+	Who      string      `json:"who"` // moved the run state last
+	Why      string      `json:"why"`
+	Since    time.Time   `json:"since"`
+	Instance uint64      `json:"instance"`
+	Config   string      `json:"config"`             // digest in force
+	Failures []time.Time `json:"failures,omitempty"` // attempts that ended Unknown or NotPlaced, for auto-disarm
+	Counts   PlanCounts  `json:"counts"`
 }
 
 // PlanCounts counts every plan there ever was, by what became of it.
@@ -88,6 +87,8 @@ type Position struct {
 	LastOrderAt time.Time          `json:"last_order_at"`       // local clock; of our last close
 	Epoch       int64              `json:"epoch"`               // which life of the position
 	OpenedAt    time.Time          `json:"opened_at,omitzero"`  // of this epoch
+	High        Price              `json:"high,omitzero"`       // extremes of the mark in this epoch, at bar closes
+	Low         Price              `json:"low,omitzero"`        //
 	Tranches    map[Action]Tranche `json:"tranches,omitempty"`  // of this epoch
 	Stop        *Stop              `json:"stop,omitempty"`      // the wanted stop of this epoch
 	OldStops    []string           `json:"old_stops,omitempty"` // standing still, and no longer wanted
@@ -95,9 +96,10 @@ type Position struct {
 
 // Tranche is the memory of one partial close.
 type Tranche struct {
-	Amount Qty    `json:"amount"` // |position| when it was claimed
-	Plan   PlanID `json:"plan_id"`
-	Done   bool   `json:"done"`
+	Amount Qty      `json:"amount"` // |position| when it was claimed
+	Plan   PlanID   `json:"plan_id"`
+	Done   bool     `json:"done"`
+	Was    *Tranche `json:"was,omitempty"` // what was done before, at a size since outgrown: it holds again if this claim fills nothing
 }
 
 // Stop is the stop that should stand for a position.

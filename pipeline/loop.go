@@ -37,6 +37,7 @@ type Loop[S, E, F any] struct {
 	Journal Journal[S, E]
 	Perform func(ctx context.Context, effect F) // called on a goroutine of its own, after the events are durable
 	Name    func(E) string                      // names an event in a crash point
+	Folded  func(events []E)                    // told of events that are in the state; nil: nobody
 	Point   func(point string)                  // crash points of a test; nil in production
 
 	running sync.WaitGroup // steps whose effects are not finished
@@ -54,6 +55,9 @@ func (l *Loop[S, E, F]) Do(hard context.Context, decide func(state S, now time.T
 	})
 	if err != nil {
 		return err
+	}
+	if l.Folded != nil && len(step.Events) > 0 {
+		l.Folded(step.Events)
 	}
 	if len(step.Effects) == 0 && l.Point == nil {
 		return nil

@@ -11,6 +11,10 @@
 //	permits    governor, reconcile → apply      0         the issuer waits
 //	ask        apply, stream → reconcile        bell      rings before a look are one
 //	arrived    reconcile → apply                bell      the same
+//	bars       stream → exit-brain              256       dropped: the brain sees the gap and reads the past again
+//	marked     stream → exit-brain              bell      rings before a look are one
+//	changed    every stage's folded events → exit-brain  bell  the same
+//	reloads    operator → exit-brain            0         the operator waits
 //	board      stream, reconcile → all          latest    the old value is replaced; every reader checks its age
 //	commits    every stage → ledger/store       256       the stage waits; group commit drains it
 //	tail       ledger/store → operator          1,024     a slow subscriber is cut off and reads again
@@ -48,6 +52,8 @@ type Options struct {
 	Config  *Config
 	Version string
 	Log     zerolog.Logger
+	Load    func() (*Config, error) // reads the configuration again, for a reload
+	Hangup  <-chan os.Signal        // asks for a reload
 	Point   func(string)            // crash points of a test; nil in production
 	Verify  func(path string) error // checks a ledger that was not closed cleanly, in a process of its own
 }
@@ -70,6 +76,7 @@ func (c *Config) StoreOptions() store.Options {
 // The capacity of external proposals, and the bounds of a stop.
 const (
 	externalMax  = 16
+	barsMax      = 256             // bars that the brain has not looked at; of more it is told by a gap
 	stopDeadline = 2 * time.Second // paper answers at once; a real exchange needs recv_window more
 )
 
@@ -89,7 +96,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	x, err := paper.Open(filepath.Join(cfg.Dir(), BookFile), paper.Options{
-		Seed: uint64(cfg.Paper.Seed), Speed: cfg.Paper.Speed, Symbols: cfg.SymbolNames(), Positions: cfg.Paper.Positions, Hedge: cfg.Paper.Hedge, Trader: true,
+		Seed: uint64(cfg.Paper.Seed), Speed: cfg.Paper.Speed, Symbols: cfg.SymbolNames(), Positions: cfg.Paper.Positions, Hedge: cfg.Paper.Hedge, Bar: cfg.ExitBrain.Bar, Trader: true,
 	})
 	if err != nil {
 		return errors.Join(fmt.Errorf("%w: %w", ErrExchange, err), closeStore(st))
@@ -121,14 +128,22 @@ type chain struct {
 	external   chan exitbrain.Offer
 	flattens   chan apply.Flatten
 	syncs      chan reconcile.Sync
+	reloads    chan exitbrain.Reload
+	asked      chan reloadRequest // for a reload, by the operator
+	inForce    *Config            // the configuration since the last reload; only serveReloads looks at it
+	bars       chan ledger.Bar
+	marked     pipeline.Bell
+	changed    pipeline.Bell
+	views      exitbrain.Views
 }
 
 func newChain(o Options, st *store.Store, x exchange.Exchange, markets map[string]exchange.Market,
 	trade func(context.Context, string, ledger.Side, ledger.Qty) error,
 ) *chain {
 	return &chain{
-		Options: o, store: st, exchange: x, board: exchange.NewBoard(markets), paperTrade: trade, booted: make(chan struct{}),
+		Options: o, inForce: o.Config, store: st, exchange: x, board: exchange.NewBoard(markets), paperTrade: trade, booted: make(chan struct{}),
 		external: make(chan exitbrain.Offer, externalMax), flattens: make(chan apply.Flatten), syncs: make(chan reconcile.Sync),
+		reloads: make(chan exitbrain.Reload), asked: make(chan reloadRequest), bars: make(chan ledger.Bar, barsMax), marked: pipeline.NewBell(), changed: pipeline.NewBell(),
 	}
 }
 
@@ -137,7 +152,10 @@ func (c *chain) group(operate func(pipeline.Stop) error) *pipeline.Group {
 	offers := make(chan apply.Offer)
 	governed, reconciled, permits := make(chan ledger.PlanID), make(chan ledger.PlanID), make(chan ledger.PlanID)
 	ask, arrived := pipeline.NewBell(), pipeline.NewBell()
-	brain := &exitbrain.Stage{Config: c.Config.ExitBrain, Board: c.board, External: c.external, Offers: offers, Rehearse: c.Config.Mode == ledger.Paper}
+	brain := &exitbrain.Stage{
+		Configs: c.Config.brains(), Exchange: c.exchange, Board: c.board, Loop: loop[struct{}](c, nil), External: c.external, Offers: offers,
+		Bars: c.bars, Marked: c.marked, Changed: c.changed, Reloads: c.reloads, Views: &c.views, Log: c.log("exit-brain"),
+	}
 	app := &apply.Stage{
 		Rules: c.Config.ApplyRules, Exchange: c.exchange, Board: c.board, Offers: offers, Flattens: c.flattens, Governor: governed,
 		Reconcile: reconciled, Permits: permits, Arrived: arrived, Ask: ask, Log: c.log("apply"),
@@ -170,7 +188,7 @@ func (c *chain) operator() *operator.Stage {
 	return &operator.Stage{
 		Mode: c.Config.Mode, Version: c.Version, Config: string(c.Config.Effective()), Digest: c.Config.Digest(), Symbols: c.Config.SymbolNames(),
 		Store: c.store, Board: c.board, Clock: c.exchange.Now, Offers: c.external, Flattens: c.flattens, Syncs: c.syncs,
-		Limits: c.Config.Limits, PaperTrade: c.paperTrade, Listen: c.Config.HTTP.Listen, TokenFile: c.Config.HTTP.TokenFile,
+		Limits: c.Config.Limits, Brain: c.views.Of, Reload: c.Reload, PaperTrade: c.paperTrade, Listen: c.Config.HTTP.Listen, TokenFile: c.Config.HTTP.TokenFile,
 		Socket: filepath.Join(c.Config.Dir(), SocketFile), Log: c.log("operator"),
 	}
 }
@@ -180,7 +198,18 @@ func (c *chain) log(stage string) zerolog.Logger { return c.Log.With().Str("stag
 // loop is a stage's loop on the chain's ledger.
 func loop[F any](c *chain, perform func(context.Context, F)) *pipeline.Loop[*ledger.State, ledger.Event, F] {
 	return &pipeline.Loop[*ledger.State, ledger.Event, F]{
-		Journal: c.store, Perform: perform, Point: c.Point, Name: func(e ledger.Event) string { return string(e.Kind()) },
+		Journal: c.store, Perform: perform, Point: c.Point, Name: func(e ledger.Event) string { return string(e.Kind()) }, Folded: c.folded,
+	}
+}
+
+// folded wakes the brain when what it judges may have changed.
+func (c *chain) folded(events []ledger.Event) {
+	for _, e := range events {
+		switch e.Kind() {
+		case ledger.KindFillBooked, ledger.KindLedgerOpened, ledger.KindLedgerAdjusted, ledger.KindLedgerResidual, ledger.KindStepGranted,
+			ledger.KindStepEnded, ledger.KindIntentAnswered, ledger.KindStopGone:
+			c.changed.Ring()
+		}
 	}
 }
 
@@ -221,8 +250,7 @@ func (c *chain) boot(stop pipeline.Stop) error {
 		return stop.Done(err)
 	}
 	close(c.booted)
-	<-stop.Soft
-	return nil
+	return c.serveReloads(stop)
 }
 
 // opening is the ledger that paper.ledger gives a new one, so that drift can be shown.
@@ -264,6 +292,13 @@ func (c *chain) stream(stop pipeline.Stop, ask pipeline.Bell) error {
 	err := c.exchange.Stream(ctx, func(e exchange.StreamEvent) {
 		if e.Mark != nil {
 			c.board.PutMark(*e.Mark)
+			c.marked.Ring()
+		}
+		if e.Bar != nil {
+			select {
+			case c.bars <- *e.Bar:
+			default:
+			}
 		}
 		if e.Changed != nil {
 			ask.Ring()

@@ -95,7 +95,7 @@ type LogFormat string
 
 // wholeProcess are the parameters that no symbol can have a value of its own for.
 var wholeProcess = [...]string{
-	"exit_brain.enabled", "exit_brain.interval", "apply.dedupe_ttl", "governor.disarm_to", "governor.disarm_errors",
+	"exit_brain.enabled", "exit_brain.bar", "apply.dedupe_ttl", "governor.disarm_to", "governor.disarm_errors",
 	"governor.portfolio_per_hour", "governor.portfolio_daily_notional", "reconcile.snapshot_interval",
 }
 
@@ -106,6 +106,8 @@ func choices(t reflect.Type) []string {
 		return []string{string(ledger.Paper), string(ledger.DryRun), string(ledger.Testnet), string(ledger.Live)}
 	case reflect.TypeFor[ledger.RunState](): // Only disarm_to is one, and disarming goes nowhere else.
 		return []string{string(ledger.ProtectiveOnly), string(ledger.Disarmed)}
+	case reflect.TypeFor[exitbrain.Slope]():
+		return []string{string(exitbrain.TheilSen), string(exitbrain.LeastSquares)}
 	case reflect.TypeFor[apply.OnStopFailure]():
 		return []string{string(apply.AlertOnly), string(apply.CloseAll)}
 	case reflect.TypeFor[governor.OnDailyLimit]():

@@ -14,7 +14,9 @@ import (
 	"strings"
 	"time"
 
+	"permitchain/exchange"
 	"permitchain/ledger"
+	"permitchain/stages/exitbrain"
 )
 
 // refuse reports a well-formed value that the chain cannot work with, under the first of keys, where the
@@ -177,11 +179,27 @@ func seedProblem(c *Config, key ledger.Key, q ledger.Qty) string {
 }
 
 // parameters judges what may differ between symbols.
+// brain reports what the exit-brain can't work with; what concerns a kernel's constants the kernel itself says.
+func (r *configReader) brain(b exitbrain.Config) {
+	span(r, "exit_brain.interval", b.Interval, time.Second, time.Hour)
+	span(r, "exit_brain.close_interval", b.CloseInterval, time.Second, time.Hour)
+	span(r, "exit_brain.min_gap", b.MinGap, 0, time.Hour)
+	span(r, "exit_brain.bar", b.Bar, time.Minute, 24*time.Hour)
+	span(r, "exit_brain.stop_dist", b.StopDist, 0, 1)
+	span(r, "exit_brain.max_move", b.MaxMove, 0.001, 10)
+	if closes := b.Closes(); closes > exchange.BarsPage {
+		r.refuse(fmt.Sprintf("the windows want %d closes, and the exchange gives %d at once", closes, exchange.BarsPage), "exit_brain.vol_window", "exit_brain.regime_window")
+	}
+	for _, p := range append(b.MarketParams.Problems(), b.HarvestParams.Problems()...) {
+		r.refuse(p.Text, "exit_brain."+p.Key)
+	}
+}
+
 func (r *configReader) parameters(c SymbolConfig) {
 	const day = 24 * time.Hour
 	hundred := ledger.MustPercent("100")
 	a, g, rec := c.Apply, c.Governor, c.Reconcile
-	span(r, "exit_brain.interval", c.ExitBrain.Interval, time.Second, time.Hour)
+	r.brain(c.ExitBrain)
 	span(r, "apply.proposal_ttl", a.ProposalTTL, time.Second, 10*time.Minute)
 	span(r, "apply.dedupe_ttl", a.DedupeTTL, time.Hour, 90*day)
 	span(r, "apply.permit_wait", a.PermitWait, 10*time.Millisecond, time.Minute)

@@ -7,9 +7,9 @@ import (
 
 	"permitchain/ledger"
 	"permitchain/stages/apply"
+	"permitchain/stages/exitbrain"
 	"permitchain/stages/governor"
 	"permitchain/stages/operator"
-	"permitchain/stages/reconcile"
 )
 
 // GovernorRules are the governor's rules for a symbol.
@@ -18,12 +18,21 @@ func (c *Config) GovernorRules(symbol string) governor.Rules {
 	return governor.Rules{Config: s.Governor, Mode: c.Mode, StaleAfter: s.Reconcile.StaleAfter}
 }
 
+// brains are the exit-brain's rules, by symbol.
+func (c *Config) brains() map[string]exitbrain.Config {
+	rules := map[string]exitbrain.Config{}
+	for _, s := range c.Symbols {
+		rules[s.Name] = s.ExitBrain
+	}
+	return rules
+}
+
 // ApplyRules are apply's rules for a symbol.
 func (c *Config) ApplyRules(symbol string) apply.Rules {
 	s := c.For(symbol)
 	return apply.Rules{
 		Config: s.Apply, Listed: slices.Contains(c.SymbolNames(), symbol), Mode: c.Mode, Tolerance: s.Reconcile.Tolerance(),
-		CloseDust: s.Reconcile.Dust == reconcile.DustCloseAll, StaleAfter: s.Reconcile.StaleAfter, RecvWindow: c.Exchange.RecvWindow,
+		StaleAfter: s.Reconcile.StaleAfter, RecvWindow: c.Exchange.RecvWindow,
 	}
 }
 

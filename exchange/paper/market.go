@@ -53,16 +53,16 @@ func power(n int) string {
 }
 
 // The shape of the market: about 0.06 % a minute around a round of regimes that an
-// exit-brain should tell apart: ten hours of a trend up, quiet, a spike of volatility, and a trend down.
+// exit-brain should tell apart: eight hours of a trend up, quiet, a spike of volatility, and eight hours of a trend down.
 const (
 	sigmaPerRootSecond = 0.0006 / 7.745966692414834 // √60
-	roundS             = 600 * 60
-	upS                = 240 * 60 // the trend up ends
-	quietS             = 360 * 60 // the quiet ends, and the spike begins
-	spikeS             = 375 * 60 // the spike ends, and the trend down begins
-	climb              = 0.14     // of the log price, up and down again
+	roundS             = 1095 * 60
+	upS                = 480 * 60 // the trend up ends
+	quietS             = 600 * 60 // the quiet ends, and the spike begins
+	spikeS             = 615 * 60 // the spike ends, and the trend down begins
+	climb              = 0.28     // of the log price, up and down again
 	spikeVariance      = 16       // times the ordinary
-	startS             = 100 * 60 // where in a round a new book begins: the trend is old enough to be seen
+	startS             = 300 * 60 // where in a round a new book begins: the trend is old enough to be seen
 	farthest           = 1.5      // log of how far the price may ever be from its start
 )
 

@@ -44,7 +44,7 @@ func TestTruncatedFile(t *testing.T) {
 		}
 		for _, n := range lengths {
 			replace(t, cut, data[:n])
-			for name, err := range map[string]error{"Open": tryOpen(t, cut), "Verify": second(Verify(cut)), "OpenReader": second(OpenReader(cut))} {
+			for name, err := range map[string]error{"Open": tryOpen(t, cut), "Verify": second(Verify(cut)), "OpenReader": second(OpenReader(cut, testOptions))} {
 				if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), cut) {
 					t.Fatalf("%s of %d of %d bytes (clean %v): %v", name, n, len(data), clean, err)
 				}

@@ -54,6 +54,9 @@ func walkPages(f io.ReaderAt, size int64) error {
 			why = fmt.Errorf("meta page %d: %w", id, err)
 			continue
 		}
+		if is, flags := native.Uint64(b), native.Uint16(b[8:]); is != uint64(id) || flags != pageMeta {
+			return fmt.Errorf("the header of meta page %d says page %d of kind %#x", id, is, flags)
+		}
 		m := b[pageHeader:]
 		if tx := native.Uint64(m[48:]); p.end == 0 || tx > txid {
 			root, freelist, p.end, txid = native.Uint64(m[16:]), native.Uint64(m[32:]), native.Uint64(m[40:]), tx

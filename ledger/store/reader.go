@@ -30,7 +30,7 @@ type Reader struct {
 }
 
 // OpenReader opens a file that no process writes.
-func OpenReader(path string) (*Reader, error) {
+func OpenReader(path string, o Options) (*Reader, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
@@ -39,7 +39,14 @@ func OpenReader(path string) (*Reader, error) {
 		return nil, err
 	}
 	r := &Reader{path, db, keepDefault, true}
-	if err := r.view(func(tx *bolt.Tx) error { _, err := readMeta(tx); return err }); err != nil {
+	err = r.view(func(tx *bolt.Tx) error {
+		m, err := readMeta(tx)
+		if err != nil {
+			return err
+		}
+		return m.identity.mustBe(path, o)
+	})
+	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return r, nil

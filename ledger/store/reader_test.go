@@ -19,7 +19,7 @@ func TestReader(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	const n = 400 // More records than one chunk holds.
 	fill(t, path, n, true)
-	r, err := OpenReader(path)
+	r, err := OpenReader(path, testOptions)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestReader(t *testing.T) {
 func TestExport(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	fill(t, path, 2, true)
-	r, err := OpenReader(path)
+	r, err := OpenReader(path, testOptions)
 	if err != nil {
 		t.Fatal(err)
 	}

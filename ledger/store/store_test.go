@@ -165,7 +165,7 @@ func TestSecondOpenerIsRefusedWithinASecond(t *testing.T) {
 	start(t, path, testOptions)
 	for name, open := range map[string]func() error{
 		"Open":       func() error { _, err := Open(path, testOptions); return err },
-		"OpenReader": func() error { _, err := OpenReader(path); return err },
+		"OpenReader": func() error { _, err := OpenReader(path, testOptions); return err },
 		"Verify":     func() error { _, err := Verify(path); return err },
 	} {
 		begun := time.Now()
@@ -309,7 +309,7 @@ func TestCreate(t *testing.T) {
 	if !slices.Equal(before, read(t, path)) {
 		t.Error("Create changed the ledger")
 	}
-	if _, err := OpenReader(path + "x"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := OpenReader(path+"x", testOptions); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a reader of nothing: %v", err)
 	}
 }
@@ -340,5 +340,18 @@ func TestOpenersRace(t *testing.T) {
 	}
 	if won != 1 {
 		t.Errorf("%d have it", won)
+	}
+}
+
+// TestAReaderKnowsWhoseLedgerItReads: another mode's file is not shown as this one's.
+func TestAReaderKnowsWhoseLedgerItReads(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	if err := Create(path, testOptions); err != nil {
+		t.Fatal(err)
+	}
+	other := testOptions
+	other.Mode = ledger.Testnet
+	if _, err := OpenReader(path, other); !errors.Is(err, ErrForeign) {
+		t.Fatalf("error %v", err)
 	}
 }

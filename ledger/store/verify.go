@@ -102,7 +102,8 @@ func compare(tx *bolt.Tx, state *ledger.State) error {
 		}
 		have := tx.Bucket([]byte(ref.Kind)).Get(nameKey(ref))
 		if !bytes.Equal(want, have) {
-			return damaged(tx, string(ref.Kind), string(nameKey(ref)), "it is %.200q, and the fold of the journal %.200q", have, want)
+			at := differ(have, want)
+			return damaged(tx, string(ref.Kind), string(nameKey(ref)), "from byte %d on it is %.80q, and the fold of the journal %.80q", at, have[at:], want[at:])
 		}
 		count[ref.Kind]++
 	}
@@ -127,6 +128,15 @@ func compare(tx *bolt.Tx, state *ledger.State) error {
 		}
 	}
 	return nil
+}
+
+// differ is where two values begin to, less a little that shows what is meant.
+func differ(a, b []byte) int {
+	at := 0
+	for at < len(a) && at < len(b) && a[at] == b[at] {
+		at++
+	}
+	return max(0, at-20)
 }
 
 // checkMark holds the checkpoint of a clean end against the fold.

@@ -75,7 +75,28 @@ func refuse(r Rules, s *ledger.State, p *ledger.Plan, sp *ledger.Step, now time.
 	case s.Control.RunState == ledger.Disarmed && !p.IsFlatten():
 		return ledger.WouldExecute, ledger.StageExecution, ledger.RunDisarmed
 	}
-	return mayNotSend(s, p, sp.Kind)
+	if outcome, stage, reason := mayNotSend(s, p, sp.Kind); outcome != "" {
+		return outcome, stage, reason
+	}
+	return movedOn(s, p, sp)
+}
+
+// movedOn says why a step can't rest on its position permit any more: the ledger has changed since, by
+// another plan's fill or by somebody's trade; a stop need only still be on the right side, and tighten.
+func movedOn(s *ledger.State, p *ledger.Plan, sp *ledger.Step) (ledger.Outcome, ledger.Stage, ledger.Reason) {
+	pos := s.Positions[p.Key()]
+	switch {
+	case pos == nil: // Only the operator's force gets here: without a ledger its fill could not be booked.
+		return ledger.Denied, ledger.StageExecution, ledger.HoldNoLedger
+	case sp.Kind == ledger.CloseStep && pos.Version != sp.Position.Version:
+		return ledger.Denied, ledger.StageExecution, ledger.CooldownInFlight
+	case sp.Kind == ledger.StopStep && pos.Amount.Sign()*sp.Position.Exchange.Sign() < 0:
+		return ledger.Denied, ledger.StageExecution, ledger.SideMismatch
+	case sp.Kind == ledger.StopStep && !s.Tightens(p.Key(), pos.Amount, p.Proposal.NewSL):
+		return ledger.Denied, ledger.StageExecution, ledger.StopNotTighter
+	default:
+		return "", "", ""
+	}
 }
 
 // mayNotSend says why no order of a plan may go out now, "" where one may.
@@ -98,7 +119,7 @@ func (st *draft) grant(r Rules, s *ledger.State, p *ledger.Plan, i int, see Sigh
 	qty, held := sp.Position.SafeCloseQty, sp.Position.Exchange
 	if sp.Kind == ledger.StopStep {
 		held, _ = s.Amount(p.Key()) // The close before it may have changed what is left to protect.
-		qty = held.Abs()
+		qty = stopQty(see.Lot, held)
 	} else if sp.Governor.Capped && sp.Governor.Qty.Less(qty) {
 		qty = exchange.Floor(see.Lot, sp.Governor.Qty) // Dust is never closed past a cap.
 	}
@@ -114,23 +135,25 @@ func (st *draft) grant(r Rules, s *ledger.State, p *ledger.Plan, i int, see Sigh
 		expires = sp.Position.Expires
 	}
 	st.Events = append(st.Events, &ledger.StepGranted{ID: p.ID, Step: i, Qty: qty, Expires: expires})
-	st.promise(r, p, i, held, qty, see)
+	st.promise(r, s, p, i, held, qty, see)
 }
 
 // promise opens the intent for the next order of a step, and sends it once that is durable.
-func (st *draft) promise(r Rules, p *ledger.Plan, i int, held, qty ledger.Qty, see Sight) {
+func (st *draft) promise(r Rules, s *ledger.State, p *ledger.Plan, i int, held, qty ledger.Qty, see Sight) {
 	sp := &p.Steps[i]
 	intent := ledger.Intent{
 		Plan: p.ID, Step: i, Attempt: len(sp.Orders) + 1, Key: p.Key(), Kind: sp.Kind, Direction: ledger.Reducing(held), Exchange: held,
 		SendBefore: see.At.Add(sendWithin),
 	}
+	if pos := s.Positions[p.Key()]; pos != nil {
+		intent.Ledger, intent.Epoch = pos.Amount, pos.Epoch
+	}
+	intent.ClientOrderID = ledger.OrderIDOf(sp.Kind, p.ID, i+1, intent.Attempt)
 	intent.Fence = intent.SendBefore.Add(r.RecvWindow + time.Second)
 	if sp.Kind == ledger.StopStep {
 		intent.Qty, intent.Trigger = qty, p.Proposal.NewSL
-		intent.ClientOrderID = ledger.StopOrderID(p.ID, i+1, intent.Attempt)
 	} else {
 		intent.Qty = exchange.Cut(see.Lot, qty)
-		intent.ClientOrderID = ledger.ClientOrderID(p.ID, i+1, intent.Attempt)
 	}
 	st.Events = append(st.Events, &ledger.IntentOpened{Intent: intent})
 	st.Effects = append(st.Effects, Effect{Send: OrderOf(&intent)})
@@ -166,7 +189,7 @@ func (st *draft) endPlan(s *ledger.State, p *ledger.Plan) {
 		}
 	}
 	for _, id := range p.Orders() {
-		if i := s.Intents[id]; i.State == ledger.NotPlaced {
+		if i := s.Intents[id]; i.State == ledger.NotPlaced && end.Outcome != ledger.Executed {
 			end.Error = fmt.Sprintf("%s: %d %s", id, i.Code, i.Message)
 		}
 	}
@@ -181,6 +204,9 @@ func Answered(s *ledger.State, id string, a exchange.Answer) (st step) {
 	}
 	e := &ledger.IntentAnswered{
 		ClientOrderID: id, OrderID: a.OrderID, Status: a.Status, Executed: a.Executed, Code: a.Code, Message: a.Message, RateLimited: a.RateLimited,
+	}
+	if a.Status == "FILLED" && a.Executed.IsZero() {
+		e.Executed = i.Qty // It says so itself; its trades will tell the rest.
 	}
 	switch {
 	case a.Outcome == exchange.Placed && i.Kind == ledger.StopStep:
@@ -219,7 +245,7 @@ func Advance(r Rules, s *ledger.State, p *ledger.Plan, see Sight, now time.Time)
 	switch {
 	case !until.IsZero():
 	case outcome == "":
-		st.promise(r, p, n, see.Snapshot.Of(p.Key()).Amount, resize(s, sp, see, p.Key()), see)
+		st.promise(r, s, p, n, see.Snapshot.Of(p.Key()).Amount, resize(s, sp, see, p.Key()), see)
 	default:
 		stage := ledger.StageExecution
 		if reason == "" {

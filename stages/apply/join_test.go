@@ -40,7 +40,7 @@ func fold(t *testing.T, s *ledger.State, at time.Time, events ...ledger.Event) {
 
 func verdict(r ledger.Ruling, reason ledger.Reason) *ledger.Verdict {
 	return &ledger.Verdict{
-		Ruling: r, Reason: reason, Expires: now.Add(time.Minute), SafeCloseQty: ledger.MustQty("0.011"), Exchange: ledger.MustQty("0.046"),
+		Ruling: r, Reason: reason, Expires: now.Add(time.Minute), SafeCloseQty: ledger.MustQty("0.011"), Exchange: ledger.MustQty("0.046"), Version: 1,
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,7 +18,6 @@ type Rules struct {
 	Listed     bool // the symbol is on the allowlist
 	Mode       ledger.Mode
 	Tolerance  ledger.Tolerance
-	CloseDust  bool
 	StaleAfter time.Duration
 	RecvWindow time.Duration
 }
@@ -36,6 +36,7 @@ func Plan(r Rules, s *ledger.State, p ledger.Proposal, b ledger.Basis, now time.
 	}
 	e := &ledger.PlanDecided{ID: id, Proposal: p, Basis: b}
 	e.Decision, e.Reason = decide(r, s, p, b, now)
+	e.Context = numbers(r, s, p, e.Reason, now)
 	if e.Decision == ledger.Execute {
 		e.Steps = p.Steps()
 		e.Protective = protective(r, p)
@@ -66,6 +67,32 @@ func decide(r Rules, s *ledger.State, p ledger.Proposal, b ledger.Basis, now tim
 		return ledger.Skip, ledger.TrancheDone
 	default:
 		return ledger.Execute, ""
+	}
+}
+
+// numbers are what a refusal rests on: what was seen, against which bound.
+func numbers(r Rules, s *ledger.State, p ledger.Proposal, reason ledger.Reason, now time.Time) ledger.Facts {
+	pos := s.Positions[p.Key()]
+	switch {
+	case reason == ledger.KillSwitchActive:
+		c := s.Control
+		return ledger.Facts{{Name: "since", Value: c.Since.UTC().Format(time.RFC3339)}, {Name: "who", Value: c.Who}, {Name: "why", Value: c.Why}}
+	case reason == ledger.UnknownAction:
+		return ledger.Facts{{Name: "action", Value: string(p.Action)}}
+	case reason == ledger.StopNotTighter:
+		return ledger.Facts{{Name: "new_sl", Value: p.NewSL.String()}, {Name: "standing", Value: pos.Stop.Trigger.String()}}
+	case reason == ledger.StaleProposal && otherEpoch(s, p):
+		return ledger.Facts{{Name: "epoch", Value: strconv.FormatInt(p.Epoch, 10)}, {Name: "position_epoch", Value: strconv.FormatInt(pos.Epoch, 10)}}
+	case reason == ledger.StaleProposal:
+		return ledger.Facts{
+			{Name: "age", Value: now.Sub(p.ComputedAt).Round(time.Millisecond).String()},
+			{Name: "proposal_ttl", Value: r.ProposalTTL.String()}, {Name: "ahead_max", Value: maxAhead.String()},
+		}
+	case reason == ledger.TrancheDone:
+		t := pos.Tranches[p.Action]
+		return ledger.Facts{{Name: "by_plan", Value: t.Plan.Short()}, {Name: "amount_then", Value: t.Amount.String()}, {Name: "amount", Value: pos.Amount.Abs().String()}}
+	default:
+		return nil
 	}
 }
 

@@ -42,7 +42,10 @@ type Stage struct {
 	due       map[ledger.PlanID]time.Time
 	negatives map[string][]time.Time // client order id → lookups after the fence that found nothing
 	looking   map[string]bool        // lookups under way
-	sending   int                    // orders whose answers are not in
+	sending   int                    // orders and cancels whose answers are not in
+	cancels   map[string]bool        // stops whose cancelling is under way
+	askedAt   time.Time              // when a snapshot was asked for last, for want of one
+	standAt   time.Time              // when standing stops are looked up next
 	placed    bool                   // an order was placed whose trades have not been asked for
 	lookAt    time.Time              // when open orders are looked up next
 	outbox    [2][]ledger.PlanID     // plans not yet taken by governor and reconcile
@@ -70,13 +73,16 @@ type gone struct {
 
 const (
 	// outboxMax bounds how many plans may wait for permits; beyond it proposals are not taken, and their senders wait.
-	outboxMax = 256
-	lookEvery = time.Second
-	idle      = time.Minute // a timer must be set to something
+	outboxMax  = 256
+	lookEvery  = time.Second
+	standEvery = 30 * time.Second // between looks whether a stop still stands
+	askEvery   = time.Second      // between requests for a snapshot that somebody waits for
+	idle       = time.Minute      // a timer must be set to something
 )
 
 // Run works until it is stopped: softly, it takes no more proposals and stays until no order is in flight.
 func (a *Stage) Run(stop pipeline.Stop) error {
+	a.cancels = map[string]bool{}
 	a.waiting, a.due, a.negatives, a.looking = map[ledger.PlanID]*wait{}, map[ledger.PlanID]time.Time{}, map[string][]time.Time{}, map[string]bool{}
 	a.answers, a.lookups, a.gone = make(chan answer, 1), make(chan Lookup, 1), make(chan gone, 1)
 	defer a.Loop.Wait()
@@ -174,7 +180,7 @@ func (a *Stage) do(hard context.Context, kernel func(*ledger.State, time.Time) s
 	return a.Loop.Do(hard, func(s *ledger.State, now time.Time) step {
 		st := kernel(s, now)
 		for _, e := range st.Effects {
-			if e.Send != nil {
+			if e.Send != nil || e.Cancel != nil {
 				a.sending++
 			}
 		}
@@ -197,7 +203,7 @@ func (a *Stage) recover(hard context.Context) error {
 func (a *Stage) resume(hard context.Context) error {
 	return a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
 		for _, p := range s.OpenPlans() {
-			if _, set := a.due[p.ID]; !set && a.waiting[p.ID] == nil {
+			if a.waiting[p.ID] == nil {
 				a.due[p.ID] = time.Now()
 			}
 		}
@@ -260,7 +266,7 @@ func (a *Stage) progress(hard context.Context, id ledger.PlanID) error {
 				var until time.Time
 				if st, until = Advance(r, s, p, see, now); !until.IsZero() {
 					a.due[id] = until
-					a.Ask.Ring()
+					a.ask()
 				}
 			}
 			more = len(st.Events) > 0 && len(st.Effects) == 0
@@ -271,6 +277,14 @@ func (a *Stage) progress(hard context.Context, id ledger.PlanID) error {
 		}
 	}
 	return nil
+}
+
+// ask wants a snapshot, but not at once again: each costs the exchange's patience.
+func (a *Stage) ask() {
+	if now := time.Now(); now.Sub(a.askedAt) >= askEvery {
+		a.askedAt = now
+		a.Ask.Ring()
+	}
 }
 
 // Perform does what a step decided; it runs on a goroutine of the loop's.
@@ -303,7 +317,7 @@ func (a *Stage) answered(hard context.Context, res answer) error {
 		}
 		return err
 	}
-	a.lookAt, a.placed = time.Now(), res.Outcome == exchange.Placed
+	a.lookAt, a.placed = time.Now(), a.placed || res.Outcome == exchange.Placed
 	return nil
 }
 
@@ -343,89 +357,6 @@ func (a *Stage) wake(hard context.Context) error {
 	return nil
 }
 
-// look asks the exchange about every open order that is not merely waiting for its answer.
-func (a *Stage) look(hard context.Context) error {
-	a.lookAt, a.placed = time.Time{}, false
-	type target struct {
-		i      ledger.Intent
-		cursor int64
-	}
-	var targets []target
-	err := a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
-		for _, i := range Wanted(s) {
-			t := target{i: *i}
-			if pos := s.Positions[i.Key]; pos != nil {
-				t.cursor = pos.Cursor
-			}
-			targets = append(targets, t)
-		}
-		return st
-	})
-	for _, t := range targets {
-		a.lookAt = time.Now().Add(lookEvery)
-		if !a.looking[t.i.ClientOrderID] {
-			a.looking[t.i.ClientOrderID] = true
-			a.asking.Go(func() { pipeline.Send(hard, a.lookups, a.lookup(hard, t.i, t.cursor)) })
-		}
-	}
-	return err
-}
-
-// lookup asks for one order, and for the trades it may have made.
-func (a *Stage) lookup(ctx context.Context, i ledger.Intent, cursor int64) Lookup {
-	l := Lookup{ID: i.ClientOrderID, At: a.Exchange.Now()}
-	order, err := a.Exchange.Find(ctx, i.Key, i.ClientOrderID)
-	switch {
-	case err == nil:
-		l.Order = &order
-	case !errors.Is(err, exchange.ErrNotFound):
-		l.Err = err
-		return l
-	default:
-		orders, err := a.Exchange.OrdersSince(ctx, i.Key.Symbol, i.SendBefore.Add(-sendWithin-time.Second))
-		if l.Err = err; err != nil {
-			return l
-		}
-		for _, o := range orders {
-			l.Listed = l.Listed || o.ClientOrderID == i.ClientOrderID
-		}
-	}
-	l.Trades, l.Err = a.Exchange.Trades(ctx, i.Key.Symbol, cursor)
-	return l
-}
-
-// learn records what a lookup proves and books the trades it brought.
-func (a *Stage) learn(hard context.Context, l Lookup) error {
-	delete(a.looking, l.ID)
-	if l.Err != nil {
-		a.Log.Warn().Err(l.Err).Str("order", l.ID).Msg("the order could not be looked up; tried again")
-		return nil
-	}
-	var plan ledger.PlanID
-	err := a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
-		i := s.Intents[l.ID]
-		plan = i.Plan
-		e, negatives := Learn(s, l, a.negatives[l.ID], a.see(i.Key.Symbol))
-		if a.negatives[l.ID] = negatives; negatives == nil {
-			delete(a.negatives, l.ID)
-		}
-		if e != nil {
-			st.Events = []ledger.Event{e}
-		}
-		return st
-	})
-	if err != nil {
-		return err
-	}
-	err = a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
-		own, _ := s.Unbooked(s.Intents[l.ID].Key, l.Trades)
-		st.Events = s.BookOwn(own)
-		return st
-	})
-	a.Ask.Ring()
-	return errors.Join(err, a.progress(hard, plan))
-}
-
 // refresh looks at what a new snapshot may let go on.
 func (a *Stage) refresh(hard context.Context) error {
 	if err := a.tend(hard); err != nil {
@@ -436,10 +367,18 @@ func (a *Stage) refresh(hard context.Context) error {
 
 // tend keeps the stops true to their positions.
 func (a *Stage) tend(hard context.Context) error {
-	return a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
+	return a.do(hard, func(s *ledger.State, now time.Time) (st step) {
 		for _, pos := range Tended(s) {
-			more := Tend(a.Rules(pos.Key.Symbol), s, pos, a.see(pos.Key.Symbol))
-			st.Events, st.Effects = append(st.Events, more.Events...), append(st.Effects, more.Effects...)
+			more := Tend(a.Rules(pos.Key.Symbol), s, pos, a.see(pos.Key.Symbol), now)
+			st.Events = append(st.Events, more.Events...)
+			for _, e := range more.Effects {
+				if c := e.Cancel; c == nil || !a.cancels[c.ClientOrderID] {
+					st.Effects = append(st.Effects, e)
+				}
+				if e.Cancel != nil {
+					a.cancels[e.Cancel.ClientOrderID] = true
+				}
+			}
 		}
 		return st
 	})
@@ -447,6 +386,8 @@ func (a *Stage) tend(hard context.Context) error {
 
 // stopGone records that a stop was cancelled, or had gone before.
 func (a *Stage) stopGone(hard context.Context, g gone) error {
+	a.sending--
+	delete(a.cancels, g.id)
 	if g.err != nil && !errors.Is(g.err, exchange.ErrNotFound) {
 		a.Log.Warn().Err(g.err).Str("order", g.id).Msg("the old stop could not be cancelled; tried again")
 		return nil
@@ -456,7 +397,7 @@ func (a *Stage) stopGone(hard context.Context, g gone) error {
 		why = "not standing any more"
 	}
 	return a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
-		if i := s.Intents[g.id]; i.State == ledger.Standing {
+		if i := s.Intents[g.id]; i != nil && i.State == ledger.Standing {
 			st.Events = []ledger.Event{&ledger.StopGone{ClientOrderID: g.id, Why: why}}
 		}
 		return st

@@ -23,7 +23,9 @@ func Decide(r Rules, s *ledger.State, p *ledger.Plan, now time.Time) []ledger.Ve
 	for i, step := range p.Steps {
 		j := judge{r, s, p, step.Kind, now}
 		v := j.decide()
-		v.Expires = now.Add(r.PermitTTL)
+		if v.Ruling == ledger.Allow {
+			v.Expires = now.Add(r.PermitTTL)
+		}
 		verdicts[i] = v
 	}
 	return verdicts
@@ -283,8 +285,8 @@ func Disarm(c Config, s *ledger.State, now time.Time) (ledger.Event, bool) {
 		return &ledger.RunStateChanged{From: state, To: c.DisarmTo, Who: "governor", Why: why, Reason: reason}, true
 	}
 	since := now.Add(-10 * time.Minute)
-	if s.Control.RearmedAt.After(since) {
-		since = s.Control.RearmedAt
+	if s.Control.Since.After(since) {
+		since = s.Control.Since
 	}
 	failed := 0
 	for _, t := range s.Control.Failures {
@@ -298,7 +300,7 @@ func Disarm(c Config, s *ledger.State, now time.Time) (ledger.Event, bool) {
 	// The fold refuses an order beyond its grant, so a runaway shows as orders of our form that this ledger never promised.
 	for _, k := range slices.SortedFunc(maps.Keys(s.Holds), ledger.Key.Compare) {
 		for _, h := range s.Holds[k] {
-			if h.Reason == ledger.HoldForeignInstance && h.At.After(s.Control.RearmedAt) {
+			if h.Reason == ledger.HoldForeignInstance && h.At.After(s.Control.Since) {
 				return moved(ledger.RunawayOrders, fmt.Sprintf("%s: %s", k.Label(), h.Evidence))
 			}
 		}

@@ -18,7 +18,7 @@ type Stage struct {
 	Rules   func(symbol string) Rules
 	Global  Config // for what concerns the whole process
 	Loop    *Loop
-	Plans   <-chan ledger.PlanID // from apply, which closes it
+	Plans   <-chan ledger.PlanID // from apply
 	Permits chan<- ledger.PlanID // to apply: a verdict is on record
 }
 
@@ -34,7 +34,7 @@ func (g *Stage) Run(stop pipeline.Stop) error {
 		var err error
 		select {
 		case id := <-g.Plans:
-			err = g.decide(stop.Hard, id)
+			err = g.decide(stop, id)
 		case <-tick.C:
 			err = g.disarm(stop.Hard)
 		case <-stop.Soft:
@@ -49,20 +49,25 @@ func (g *Stage) Run(stop pipeline.Stop) error {
 }
 
 // decide judges one plan. A plan that ended in the meantime gets no permit: it would be void.
-func (g *Stage) decide(hard context.Context, id ledger.PlanID) error {
-	if err := g.disarm(hard); err != nil {
+func (g *Stage) decide(stop pipeline.Stop, id ledger.PlanID) error {
+	if err := g.disarm(stop.Hard); err != nil {
 		return err
 	}
-	err := g.Loop.Do(hard, func(s *ledger.State, now time.Time) (step pipeline.Step[ledger.Event, struct{}]) {
+	err := g.Loop.Do(stop.Hard, func(s *ledger.State, now time.Time) (step pipeline.Step[ledger.Event, struct{}]) {
 		if p := s.Plans[id]; p != nil && !p.Outcome.Final() {
 			step.Events = []ledger.Event{&ledger.GovernorDecided{ID: id, Verdicts: Decide(g.Rules(p.Proposal.Symbol), s, p, now)}}
 		}
 		return step
 	})
-	if err == nil {
-		pipeline.Send(hard, g.Permits, id)
+	if err != nil {
+		return err
 	}
-	return err
+	select {
+	case g.Permits <- id:
+	case <-stop.Soft: // Apply has gone: the plan ends with the next start.
+	case <-stop.Hard.Done():
+	}
+	return nil
 }
 
 func (g *Stage) disarm(hard context.Context) error {

@@ -141,7 +141,7 @@ func TestRunStateActions(t *testing.T) {
 	r.want(200, "POST", "/v1/rearm", `{"reason":"fixed","to":"armed"}`, `"run_state":"armed"`)
 	// What was answered is on the disk: another process finds it.
 	r.stop()
-	reader, err := store.OpenReader(r.path)
+	reader, err := store.OpenReader(r.path, store.Options{Mode: ledger.Paper})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -318,7 +318,7 @@ func TestWithoutAChainOnlyStopsArePossible(t *testing.T) {
 	r.record(denied(proposal(ledger.Partial75, 0.539))...)
 	live := r.want(200, "GET", "/v1/plans", "")
 	r.stop()
-	reader, err := store.OpenReader(r.path)
+	reader, err := store.OpenReader(r.path, store.Options{Mode: ledger.Paper})
 	if err != nil {
 		t.Fatal(err)
 	}

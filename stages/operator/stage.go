@@ -54,6 +54,8 @@ type Stage struct {
 	Flattens   chan<- Flatten   // to apply
 	Syncs      chan<- Sync      // to reconcile
 	Limits     func(*ledger.State, time.Time) []LimitView
+	Brain      func(symbol string) []string                                                     // what the exit-brain says of a symbol, in words
+	Reload     func(ctx context.Context) (string, error)                                        // brings a changed configuration into force
 	PaperTrade func(ctx context.Context, symbol string, side ledger.Side, qty ledger.Qty) error // nil unless the mode is paper
 	Listen     string                                                                           // "": no TCP
 	TokenFile  string                                                                           // "": no token

@@ -73,6 +73,9 @@ func fate(p *ledger.Plan, now time.Time) string {
 			text += " (" + numbers(v.Context) + ")"
 		}
 	}
+	if len(p.Context) > 0 {
+		text += " (" + numbers(p.Context) + ")"
+	}
 	if p.Error != "" {
 		text += " [" + p.Error + "]"
 	}

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"permitchain/ledger"
@@ -10,10 +11,10 @@ import (
 // Watch is what the reconciler remembers of one position between snapshots. It is
 // volatile on purpose: after a restart everything is looked at again.
 type Watch struct {
-	driftSince time.Time // SentAt of the first of consecutive snapshots that differ from the ledger
-	fetching   bool      // trades are on their way
-	taking     *taking   // an amount is being taken over
-	replyTo    *Sync     // and the operator waits for it
+	first    *ledger.Snapshot // of consecutive snapshots that differ from the ledger, all flat or none; nil: the last agreed, or can't tell
+	last     *ledger.Snapshot // a later one of them: the trades that are fetched are to explain it
+	fetching bool             // and are on their way
+	taking   *taking          // an amount is being taken over
 }
 
 // taking is the way in which the exchange's amount becomes the ledger's: a snapshot, the id of
@@ -21,8 +22,9 @@ type Watch struct {
 type taking struct {
 	first    ledger.Holding
 	cursor   int64
-	cursorAt time.Time         // exchange clock, when the cursor was known; zero: not yet
-	sync     *ledger.SyncOrder // nil: adoption of a position that has no ledger
+	cursorAt time.Time // exchange clock, when the cursor was known; zero: not yet
+	sync     *Sync     // the operator waits for it; nil: adoption of a position that has no ledger
+	until    time.Time // local clock; then the operator is told that nothing came of it
 }
 
 // Need is something the kernel wants to know before it can go on.
@@ -39,45 +41,51 @@ const (
 type finding struct {
 	Events []ledger.Event
 	Need   Need
-	Sync   *ledger.SyncResult // the sync in progress has ended
+	After  int64  // the cursor behind which trades are needed
+	Reply  *Reply // the sync in progress has ended
 }
 
 const owner = "reconcile"
 
-// look judges one position on a fresh snapshot.
-func (w *Watch) look(c Config, s *ledger.State, k ledger.Key, snap *ledger.Snapshot) finding {
+// look judges one position on a new snapshot; at is the exchange's clock.
+func (w *Watch) look(c Config, s *ledger.State, k ledger.Key, snap *ledger.Snapshot, at time.Time) finding {
 	var f finding
-	f.clear(s, k, "a fresh snapshot has arrived", ledger.HoldMissingExchange, ledger.HoldStaleExchange)
+	if ledger.Fresh(snap.SentAt, at, c.StaleAfter) { // After a slow answer it is not.
+		f.clear(s, k, "a fresh snapshot has arrived", ledger.HoldMissingExchange, ledger.HoldStaleExchange)
+	}
 	if w.taking != nil {
 		return w.take(s, k, snap, f)
 	}
 	held, pos := snap.Of(k), s.Positions[k]
-	if pos == nil {
-		if c.Initial == HoldOnIt && !held.Amount.IsZero() {
-			f.hold(s, k, ledger.HoldNoLedger, "the exchange holds "+held.Amount.String())
-			return f
-		}
-		w.taking = &taking{first: held}
-		f.Need = NeedCursor
-		return f
-	}
-	if !snap.SentAt.After(pos.LastTradeAt) || s.UnresolvedOn(k, ledger.CloseStep) != nil || w.fetching {
-		return f // It may not know of our last trade yet: it says nothing about drift.
-	}
-	drift := held.Amount.Sub(pos.Amount)
-	if drift.IsZero() {
-		w.driftSince = time.Time{}
-		f.agree(s, k, pos)
-		return f
-	}
-	if w.driftSince.IsZero() {
-		w.driftSince, f.Need = snap.SentAt, NeedSnapshot
-		return f
-	}
-	if snap.SentAt.After(w.driftSince) {
-		w.fetching, f.Need = true, NeedTrades
+	unresolved := s.UnresolvedOn(k, ledger.CloseStep) != nil
+	switch {
+	case pos == nil && c.Initial == HoldOnIt && !held.Amount.IsZero():
+		f.hold(s, k, ledger.HoldNoLedger, "the exchange holds "+held.Amount.String())
+	case pos == nil && unresolved: // A cursor that is read now would swallow the order's trades.
+	case pos == nil:
+		w.taking, f.Need = &taking{first: held}, NeedCursor
+	case unresolved || !snap.SentAt.After(pos.LastTradeAt):
+		w.first = nil // It may not know of our last trade yet: it says nothing about drift, and drift begins anew after it.
+	case w.fetching:
+	default:
+		w.compare(s, k, pos, snap, &f)
 	}
 	return f
+}
+
+// compare looks for drift: only the second of two snapshots that show it has it explained.
+func (w *Watch) compare(s *ledger.State, k ledger.Key, pos *ledger.Position, snap *ledger.Snapshot, f *finding) {
+	held := snap.Of(k).Amount
+	switch {
+	case held.Equal(pos.Amount):
+		w.first = nil
+		f.agree(s, k, pos)
+	case w.first == nil || w.first.Of(k).Amount.IsZero() != held.IsZero():
+		w.first, f.Need = snap, NeedSnapshot
+	case snap.SentAt.After(w.first.SentAt):
+		w.last, w.fetching = snap, true
+		f.Need, f.After = NeedTrades, pos.Cursor
+	}
 }
 
 // agree clears what agreement answers; only a position that is flat answers what needs the operator.
@@ -87,88 +95,144 @@ func (f *finding) agree(s *ledger.State, k ledger.Key, pos *ledger.Position) {
 		f.Events = append(f.Events, &ledger.LedgerReconciled{Key: k, Cursor: pos.LastTradeID()})
 	}
 	if pos.Amount.IsZero() {
-		f.clear(s, k, "the position is flat", ledger.HoldNoLedger, ledger.HoldExternalTrades, ledger.HoldSideMismatch)
+		f.flat(s, k)
 	}
 }
 
-// explain judges drift by the account's trades after the cursor. snap is a snapshot that shows the drift.
-func (w *Watch) explain(c Config, s *ledger.State, k ledger.Key, snap *ledger.Snapshot, trades []ledger.Trade, lot ledger.Lot, mark ledger.Price) finding {
+// flat clears what a position that is gone has answered.
+func (f *finding) flat(s *ledger.State, k ledger.Key) {
+	f.clear(s, k, "the position is flat", ledger.HoldNoLedger, ledger.HoldExternalTrades, ledger.HoldSideMismatch)
+}
+
+// explain judges drift by the account's trades after the cursor, which were fetched after the snapshot that shows it.
+func (w *Watch) explain(c Config, s *ledger.State, k ledger.Key, trades []ledger.Trade, lot ledger.Lot, mark ledger.Price) finding {
 	var f finding
-	w.fetching = false
-	pos := s.Positions[k]
-	held := snap.Of(k)
-	if pos == nil || !snap.SentAt.After(pos.LastTradeAt) || s.UnresolvedOn(k, ledger.CloseStep) != nil {
+	pos, snap, first := s.Positions[k], w.last, w.first
+	w.last, w.fetching = nil, false
+	if first == nil || pos == nil || !snap.SentAt.After(pos.LastTradeAt) || s.UnresolvedOn(k, ledger.CloseStep) != nil {
+		w.first = nil
 		return f
 	}
 	own, others := s.Unbooked(k, trades)
-	f.Events = append(f.Events, s.BookOwn(own)...)
-	afterOwn := pos.Amount.Add(sum(own))
-	explained := afterOwn.Add(sum(others)).Equal(held.Amount)
-	opposite := pos.Amount.Sign()*held.Amount.Sign() < 0
+	f.Events = s.BookOwn(own)
+	if since(own, snap.SentAt) { // Drift is judged only on a snapshot that knows of our last trade.
+		w.first, f.Need = nil, NeedSnapshot
+		return f
+	}
+	held, afterOwn := snap.Of(k).Amount, pos.Amount.Add(sum(own))
+	shown, explained := shownBy(snap.SentAt, held, afterOwn, others)
+	foreign := foreignInstance(others)
 	switch {
-	case foreignInstance(others) != nil:
-		t := foreignInstance(others)
-		f.hold(s, k, ledger.HoldForeignInstance, fmt.Sprintf("trade %d of order %s, which this ledger never promised", t.ID, t.ClientOrderID))
-	case opposite:
-		f.hold(s, k, ledger.HoldSideMismatch, fmt.Sprintf("exchange %s, ledger %s", held.Amount, afterOwn))
-	case explained && len(others) > 0 && c.ExternalTrades == HoldOnIt:
-		f.hold(s, k, ledger.HoldExternalTrades, fmt.Sprintf("%d trades of others, %s in all", len(others), sum(others)))
+	case foreign != nil:
+		f.hold(s, k, ledger.HoldForeignInstance, fmt.Sprintf("trade %d of order %s, which this ledger never promised", foreign.ID, foreign.ClientOrderID))
+	case afterOwn.Sign()*held.Sign() < 0:
+		f.hold(s, k, ledger.HoldSideMismatch, fmt.Sprintf("exchange %s, ledger %s", held, afterOwn))
+	case explained && len(shown) > 0 && c.ExternalTrades == HoldOnIt && !held.IsZero():
+		f.hold(s, k, ledger.HoldExternalTrades, fmt.Sprintf("%d trades of others, %s in all", len(shown), sum(shown)))
 	case explained:
-		f.repair(s, k, pos, own, others)
-		w.driftSince = time.Time{}
-	case held.Amount.IsZero():
-		f.Events = append(f.Events, &ledger.LedgerResidual{Key: k, Amount: afterOwn})
-		f.clear(s, k, "the position is flat", ledger.HoldQtyMismatch, ledger.HoldNoLedger, ledger.HoldExternalTrades, ledger.HoldSideMismatch)
-		w.driftSince = time.Time{}
-	case c.Tolerance().Of(lot, held.Amount, mark).Less(held.Amount.Sub(afterOwn).Abs()):
-		f.hold(s, k, ledger.HoldQtyMismatch, fmt.Sprintf("exchange %s, ledger %s, %d trades after id %d explain %s", held.Amount, afterOwn, len(own)+len(others), pos.Cursor, sum(others)))
+		w.first = nil
+		f.repair(s, k, pos, shown)
+	case held.IsZero() && since(others, first.SentAt): // What both flat snapshots know is not certain.
+		w.first, f.Need = nil, NeedSnapshot
+	case held.IsZero():
+		w.first = nil
+		f.writeOff(s, k, pos, afterOwn, others)
+	case c.Tolerance().Of(lot, held, mark).Less(held.Sub(afterOwn).Abs()):
+		f.hold(s, k, ledger.HoldQtyMismatch, fmt.Sprintf("exchange %s, ledger %s, %d trades after id %d explain %s", held, afterOwn, len(own)+len(others), pos.Cursor, sum(others)))
 	}
 	return f
 }
 
-// repair books the trades of others; afterwards the ledger equals the exchange.
-func (f *finding) repair(s *ledger.State, k ledger.Key, pos *ledger.Position, own, others []ledger.Trade) {
-	e := &ledger.LedgerReconciled{Key: k, Cursor: pos.LastTradeID()}
+// shownBy are those trades of others that a snapshot shows, and whether they explain exactly how it differs from what the
+// ledger is without them. A trade that is not older than the snapshot is in it or not: in order, since an amount has no gaps.
+func shownBy(sentAt time.Time, held, without ledger.Qty, others []ledger.Trade) ([]ledger.Trade, bool) {
+	for i, t := range others {
+		if without.Equal(held) && !t.At.Before(sentAt) {
+			return others[:i], true
+		}
+		without = without.Add(t.Direction.Signed(t.Qty))
+	}
+	return others, without.Equal(held)
+}
+
+// since tells whether any of the trades may be missing in a snapshot.
+func since(trades []ledger.Trade, sentAt time.Time) bool {
+	return slices.ContainsFunc(trades, func(t ledger.Trade) bool { return !t.At.Before(sentAt) })
+}
+
+// repair books the trades of others among ours, in order of their ids: entry price and epoch depend on it.
+// Afterwards the ledger equals the exchange.
+func (f *finding) repair(s *ledger.State, k ledger.Key, pos *ledger.Position, others []ledger.Trade) {
+	own, e := f.Events, &ledger.LedgerReconciled{Key: k, Cursor: pos.Cursor}
+	f.Events = nil
+	book := func(fill *ledger.FillBooked) {
+		f.Events = append(f.Events, fill)
+		e.Trades, e.Cursor = append(e.Trades, fill.Trade.ID), max(e.Cursor, fill.Trade.ID)
+	}
+	for _, event := range own {
+		fill, isFill := event.(*ledger.FillBooked)
+		if !isFill {
+			f.Events = append(f.Events, event) // It follows from the fill before it.
+			continue
+		}
+		for len(others) > 0 && others[0].ID < fill.Trade.ID {
+			book(&ledger.FillBooked{Trade: others[0], External: true})
+			others = others[1:]
+		}
+		book(fill)
+	}
 	for _, t := range others {
-		f.Events = append(f.Events, &ledger.FillBooked{Trade: t, External: true})
+		book(&ledger.FillBooked{Trade: t, External: true})
 	}
-	for _, t := range append(own, others...) {
-		e.Trades = append(e.Trades, t.ID)
-		e.Cursor = max(e.Cursor, t.ID)
+	if len(e.Trades) > 0 {
+		f.Events = append(f.Events, e)
 	}
-	f.Events = append(f.Events, e)
 	f.clear(s, k, "repaired by trades", ledger.HoldQtyMismatch)
+}
+
+// writeOff ends the ledger of a position that two snapshots show flat, and that trades don't explain. Those trades are
+// in what is written off: they must never be counted again.
+func (f *finding) writeOff(s *ledger.State, k ledger.Key, pos *ledger.Position, left ledger.Qty, others []ledger.Trade) {
+	cursor := pos.Cursor
+	for _, t := range others {
+		cursor = max(cursor, t.ID)
+	}
+	for _, e := range f.Events {
+		if fill, ok := e.(*ledger.FillBooked); ok {
+			cursor = max(cursor, fill.Trade.ID)
+		}
+	}
+	f.Events = append(f.Events, &ledger.LedgerResidual{Key: k, Amount: left}, &ledger.LedgerReconciled{Key: k, Cursor: cursor})
+	f.clear(s, k, "the position is flat", ledger.HoldQtyMismatch)
+	f.flat(s, k)
 }
 
 // take goes on with taking the exchange's amount over: snap is a snapshot after the one it began with.
 func (w *Watch) take(s *ledger.State, k ledger.Key, snap *ledger.Snapshot, f finding) finding {
-	t, held := w.taking, snap.Of(k)
-	if t.cursorAt.IsZero() || !snap.SentAt.After(t.cursorAt) {
-		return f
+	t, held, pos := w.taking, snap.Of(k), s.Positions[k]
+	if t.cursorAt.IsZero() || !snap.SentAt.After(t.cursorAt) || (pos != nil && !snap.SentAt.After(pos.LastTradeAt)) {
+		return f // The next one may know enough.
 	}
 	w.taking = nil
+	if i := s.UnresolvedOn(k, ledger.CloseStep); i != nil { // The cursor may have swallowed its trades: adoption begins anew once it is settled.
+		f.reply(t, ledger.SyncResult{Error: fmt.Sprintf("order %s is unresolved: settle it first", i.ClientOrderID)})
+		return f
+	}
 	if !held.Amount.Equal(t.first.Amount) {
 		return w.moving(s, k, t, held, f)
 	}
-	pos := s.Positions[k]
+	w.first = nil
 	if t.sync == nil {
 		f.Events = append(f.Events, &ledger.LedgerOpened{Holding: held, Cursor: t.cursor, By: "adopted: two snapshots agree"})
 		f.clear(s, k, "adopted", ledger.HoldNoLedger, ledger.HoldPositionMoving)
 		return f
 	}
-	if i := s.UnresolvedOn(k, ledger.CloseStep); i != nil {
-		f.Sync = &ledger.SyncResult{Error: fmt.Sprintf("order %s is unresolved: settle it first", i.ClientOrderID)}
-		return f
-	}
-	var from ledger.Qty
-	if pos != nil {
-		from = pos.Amount
-	}
-	f.Events = append(f.Events, &ledger.LedgerAdjusted{Holding: held, From: from, Cursor: t.cursor, Who: t.sync.Who, Why: t.sync.Why})
-	f.clear(s, k, "ledger sync: "+t.sync.Why, ledger.HoldQtyMismatch, ledger.HoldSideMismatch, ledger.HoldNoLedger,
+	from, _ := s.Amount(k)
+	order := t.sync.Value
+	f.Events = append(f.Events, &ledger.LedgerAdjusted{Holding: held, From: from, Cursor: t.cursor, Who: order.Who, Why: order.Why})
+	f.clear(s, k, "ledger sync: "+order.Why, ledger.HoldQtyMismatch, ledger.HoldSideMismatch, ledger.HoldNoLedger,
 		ledger.HoldExternalTrades, ledger.HoldForeignInstance, ledger.HoldPositionMoving)
-	w.driftSince = time.Time{}
-	f.Sync = &ledger.SyncResult{From: from, To: held.Amount}
+	f.reply(t, ledger.SyncResult{From: from, To: held.Amount})
 	return f
 }
 
@@ -176,13 +240,19 @@ func (w *Watch) take(s *ledger.State, k ledger.Key, snap *ledger.Snapshot, f fin
 func (w *Watch) moving(s *ledger.State, k ledger.Key, t *taking, held ledger.Holding, f finding) finding {
 	why := fmt.Sprintf("%s became %s while it was being taken over", t.first.Amount, held.Amount)
 	if t.sync != nil {
-		f.Sync = &ledger.SyncResult{Error: string(ledger.HoldPositionMoving) + ": " + why + "; try again"}
+		f.reply(t, ledger.SyncResult{Error: string(ledger.HoldPositionMoving) + ": " + why + "; try again"})
 		return f
 	}
 	f.hold(s, k, ledger.HoldPositionMoving, why)
-	w.taking = &taking{first: held}
-	f.Need = NeedCursor
+	w.taking, f.Need = &taking{first: held}, NeedCursor
 	return f
+}
+
+// reply tells the operator what became of a sync; nobody waits for an adoption.
+func (f *finding) reply(t *taking, res ledger.SyncResult) {
+	if t.sync != nil {
+		f.Reply = &Reply{*t.sync, res}
+	}
 }
 
 // silent judges the absence of snapshots.

@@ -26,9 +26,7 @@ func Permit(c Config, s *ledger.State, p *ledger.Plan, seen Seen, now time.Time)
 	}
 	for _, step := range p.Steps {
 		x := examiner{c, s, p, e, now}
-		v := x.examine(step.Kind)
-		v.Expires = now.Add(c.PermitTTL)
-		e.Verdicts = append(e.Verdicts, v)
+		e.Verdicts = append(e.Verdicts, x.examine(step.Kind))
 	}
 	return e
 }
@@ -56,7 +54,10 @@ func (x examiner) examine(kind ledger.StepKind) ledger.Verdict {
 		}
 	}
 	held := x.seen.Holding.Amount
-	v := ledger.Verdict{Ruling: ledger.Allow, Reason: ledger.PositionAgrees, Exchange: held, Context: x.facts()}
+	v := ledger.Verdict{
+		Ruling: ledger.Allow, Reason: ledger.PositionAgrees, Expires: x.now.Add(x.PermitTTL), Exchange: held, Context: x.facts(),
+		Version: x.state.Version(x.plan.Key()),
+	}
 	if kind == ledger.CloseStep {
 		v.SafeCloseQty = x.safeCloseQty()
 	}

@@ -56,19 +56,20 @@ type Stage struct {
 	failing   bool      // the last snapshot failed: said once
 }
 
-// result is what a question to the exchange brought; one of its parts is set.
+// result is what a question to the exchange brought; need tells which of its parts are set.
 type result struct {
 	key      ledger.Key
 	snapshot *ledger.Snapshot
 	trades   []ledger.Trade
-	cursor   *int64
+	cursor   int64
+	taking   *taking // what the cursor was asked for
 	need     Need
 	err      error
 }
 
 const (
 	tickEvery  = time.Second
-	tradePages = 20 // of one look for evidence; an account with more trades than that behind its cursor needs ledger sync
+	syncWithin = 20 * time.Second // less than the operator waits for the answer
 )
 
 // Run works until it is stopped.
@@ -86,7 +87,7 @@ func (r *Stage) Run(stop pipeline.Stop) error {
 		var err error
 		select {
 		case id := <-r.Plans:
-			err = r.permit(stop.Hard, id)
+			err = r.permit(stop, id)
 		case res := <-r.results:
 			err = r.take(asking, res)
 		case order := <-r.Syncs:
@@ -96,6 +97,7 @@ func (r *Stage) Run(stop pipeline.Stop) error {
 		case <-poll.C:
 			r.wantSnapshot(asking)
 		case <-tick.C:
+			r.giveUp(time.Now())
 			err = r.watchSilence(stop.Hard)
 		case <-stop.Soft:
 			return nil
@@ -108,8 +110,8 @@ func (r *Stage) Run(stop pipeline.Stop) error {
 	}
 }
 
-func (r *Stage) permit(hard context.Context, id ledger.PlanID) error {
-	err := r.Loop.Do(hard, func(s *ledger.State, now time.Time) (st step) {
+func (r *Stage) permit(stop pipeline.Stop, id ledger.PlanID) error {
+	err := r.Loop.Do(stop.Hard, func(s *ledger.State, now time.Time) (st step) {
 		p := s.Plans[id]
 		if p == nil || p.Outcome.Final() {
 			return st
@@ -119,10 +121,15 @@ func (r *Stage) permit(hard context.Context, id ledger.PlanID) error {
 		st.Events = []ledger.Event{Permit(r.Config(symbol), s, p, seen, now)}
 		return st
 	})
-	if err == nil {
-		pipeline.Send(hard, r.Permits, id)
+	if err != nil {
+		return err
 	}
-	return err
+	select {
+	case r.Permits <- id:
+	case <-stop.Soft: // Apply has gone: the plan ends with the next start.
+	case <-stop.Hard.Done():
+	}
+	return nil
 }
 
 func (r *Stage) mark(symbol string) ledger.Price { return r.Board.Mark(symbol).Price }
@@ -174,7 +181,7 @@ func (r *Stage) onSnapshot(ctx context.Context, res result) error {
 	r.Board.PutSnapshot(*res.snapshot)
 	r.Arrived.Ring()
 	return r.decide(ctx, func(s *ledger.State, k ledger.Key, now time.Time) finding {
-		return r.watch(k).look(r.Config(k.Symbol), s, k, res.snapshot)
+		return r.watch(k).look(r.Config(k.Symbol), s, k, res.snapshot, r.Exchange.Now())
 	})
 }
 
@@ -203,71 +210,49 @@ func (r *Stage) keys(s *ledger.State, snap *ledger.Snapshot) []ledger.Key {
 	return slices.SortedFunc(maps.Keys(all), ledger.Key.Compare)
 }
 
-// decide runs the kernel on every position, or on those named, in one transaction.
+// decide runs the kernel on every position, or on those named, in one transaction, and asks for what it needs.
 func (r *Stage) decide(ctx context.Context, kernel func(*ledger.State, ledger.Key, time.Time) finding, only ...ledger.Key) error {
-	found := map[ledger.Key]finding{}
+	keys, found := only, []finding{}
 	err := r.Loop.Do(ctx, func(s *ledger.State, now time.Time) (st step) {
-		keys := only
 		if len(keys) == 0 {
 			keys = r.keys(s, r.Board.Snapshot())
 		}
 		for _, k := range keys {
 			f := kernel(s, k, now)
 			st.Events = append(st.Events, f.Events...)
-			if w := r.watches[k]; f.Sync != nil && w != nil && w.replyTo != nil {
-				st.Effects = append(st.Effects, Reply{*w.replyTo, *f.Sync})
-				w.replyTo = nil
+			if f.Reply != nil {
+				st.Effects = append(st.Effects, *f.Reply)
 			}
-			found[k] = f
+			found = append(found, f)
 		}
 		return st
 	})
-	for k, f := range found {
-		r.find(ctx, k, f.Need)
+	if err != nil {
+		return err
 	}
-	return err
+	for i, f := range found {
+		r.find(ctx, keys[i], f)
+	}
+	return nil
 }
 
 // find asks the exchange for what the kernel needs.
-func (r *Stage) find(ctx context.Context, k ledger.Key, need Need) {
-	switch need {
+func (r *Stage) find(ctx context.Context, k ledger.Key, f finding) {
+	switch f.Need {
 	case NeedSnapshot:
 		r.wantSnapshot(ctx)
 	case NeedCursor:
+		t := r.watch(k).taking
 		r.ask(ctx, func() result {
 			id, err := r.Exchange.LastTradeID(ctx, k.Symbol)
-			return result{need: NeedCursor, key: k, cursor: &id, err: err}
+			return result{need: NeedCursor, key: k, taking: t, cursor: id, err: err}
 		})
 	case NeedTrades:
 		r.ask(ctx, func() result {
-			trades, err := r.tradesAfter(ctx, k)
+			trades, err := exchange.TradesAfter(ctx, r.Exchange, k.Symbol, f.After)
 			return result{need: NeedTrades, key: k, trades: trades, err: err}
 		})
 	}
-}
-
-// tradesAfter pages through the trades behind a position's cursor.
-func (r *Stage) tradesAfter(ctx context.Context, k ledger.Key) ([]ledger.Trade, error) {
-	var cursor int64
-	if err := r.Loop.Do(ctx, func(s *ledger.State, _ time.Time) (st step) {
-		cursor = s.Positions[k].Cursor
-		return st
-	}); err != nil {
-		return nil, err
-	}
-	var all []ledger.Trade
-	for range tradePages {
-		page, err := r.Exchange.Trades(ctx, k.Symbol, cursor)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, page...)
-		if len(page) < exchange.TradesPage {
-			return all, nil
-		}
-		cursor = page[len(page)-1].ID
-	}
-	return nil, fmt.Errorf("more than %d trades of %s after id %d", len(all), k.Symbol, cursor)
 }
 
 func (r *Stage) onTrades(ctx context.Context, res result) error {
@@ -278,7 +263,7 @@ func (r *Stage) onTrades(ctx context.Context, res result) error {
 	}
 	err := r.decide(ctx, func(s *ledger.State, k ledger.Key, now time.Time) finding {
 		m := r.Board.Markets[k.Symbol]
-		return r.watch(k).explain(r.Config(k.Symbol), s, k, r.Board.Snapshot(), res.trades, m.Lot, r.mark(k.Symbol))
+		return r.watch(k).explain(r.Config(k.Symbol), s, k, res.trades, m.Lot, r.mark(k.Symbol))
 	}, res.key)
 	r.Arrived.Ring() // Fills of ours may have been booked.
 	return err
@@ -286,19 +271,18 @@ func (r *Stage) onTrades(ctx context.Context, res result) error {
 
 // onCursor goes on with taking an amount over: the second snapshot must leave after this.
 func (r *Stage) onCursor(ctx context.Context, res result) error {
-	w := r.watch(res.key)
-	if w.taking == nil {
-		return nil
+	w, t := r.watch(res.key), res.taking
+	if w.taking != t {
+		return nil // It was given up, or another one has taken its place.
 	}
 	if res.err != nil {
 		w.taking = nil // Adoption begins anew with the next snapshot.
-		if w.replyTo != nil {
-			w.replyTo.Reply <- ledger.SyncResult{Error: res.err.Error()}
-			w.replyTo = nil
+		if t.sync != nil {
+			t.sync.Reply <- ledger.SyncResult{Error: res.err.Error()}
 		}
 		return nil
 	}
-	w.taking.cursor, w.taking.cursorAt = *res.cursor, r.Exchange.Now()
+	t.cursor, t.cursorAt = res.cursor, r.Exchange.Now()
 	r.wantSnapshot(ctx)
 	return nil
 }
@@ -312,11 +296,22 @@ func (r *Stage) begin(ctx context.Context, order Sync) {
 		order.Reply <- ledger.SyncResult{Error: string(ledger.NoExchangeSnapshot) + ": try again when one has arrived"}
 	case !slices.Contains(snap.Keys(order.Value.Key.Symbol), order.Value.Key) || !slices.Contains(r.Symbols, order.Value.Key.Symbol):
 		order.Reply <- ledger.SyncResult{Error: order.Value.Key.Label() + " is not a position of this account's symbols and position mode"}
-	case w.replyTo != nil:
+	case w.taking != nil && w.taking.sync != nil:
 		order.Reply <- ledger.SyncResult{Error: "another sync of this position is under way"}
 	default:
-		w.taking, w.replyTo = &taking{first: snap.Of(order.Value.Key), sync: &order.Value}, &order
-		r.find(ctx, order.Value.Key, NeedCursor)
+		w.taking = &taking{first: snap.Of(order.Value.Key), sync: &order, until: time.Now().Add(syncWithin)}
+		r.find(ctx, order.Value.Key, finding{Need: NeedCursor})
+	}
+}
+
+// giveUp ends the syncs that the exchange has kept waiting for too long: their operators soon stop waiting, and what
+// they asked for must not be done behind their backs.
+func (r *Stage) giveUp(now time.Time) {
+	for _, w := range r.watches {
+		if t := w.taking; t != nil && t.sync != nil && !now.Before(t.until) {
+			w.taking = nil
+			t.sync.Reply <- ledger.SyncResult{Error: fmt.Sprintf("the exchange did not answer within %s: nothing was changed", syncWithin)}
+		}
 	}
 }
 

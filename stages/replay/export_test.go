@@ -126,7 +126,7 @@ func history(t *testing.T) string {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	r, err := store.OpenReader(path)
+	r, err := store.OpenReader(path, store.Options{Mode: ledger.Paper, Host: "paper", Account: "paper"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ func defaults(string) Rules {
 		Cooldown: 15 * time.Second, PermitTTL: time.Minute, Initial: reconcile.Adopt, ExternalTrades: reconcile.Adopt, Dust: reconcile.DustCloseAll,
 	}
 	return Rules{
-		Apply:     apply.Rules{Config: a, Listed: true, Mode: ledger.Paper, Tolerance: x.Tolerance(), CloseDust: true, StaleAfter: x.StaleAfter, RecvWindow: 3 * time.Second},
+		Apply:     apply.Rules{Config: a, Listed: true, Mode: ledger.Paper, Tolerance: x.Tolerance(), StaleAfter: x.StaleAfter, RecvWindow: 3 * time.Second},
 		Governor:  governor.Rules{Config: g, Mode: ledger.Paper, StaleAfter: x.StaleAfter},
 		Reconcile: x,
 	}

@@ -70,7 +70,7 @@ func (d Door) Open(ctx context.Context, need Need) (*Client, error) {
 }
 
 func (d Door) openFile() (*Client, error) {
-	reader, err := store.OpenReader(d.Ledger)
+	reader, err := store.OpenReader(d.Ledger, d.Options)
 	if err != nil {
 		return nil, err
 	}
