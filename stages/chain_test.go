@@ -91,7 +91,10 @@ const quietBrain = "exit_brain: {enabled: false}\n"
 // start runs a chain on a state folder; a second start on the same folder is a restart.
 func start(t *testing.T, dir, config string, prepare ...func(*hostile)) *rig {
 	t.Helper()
-	c, err := ParseConfig(defaults(t), "test.yaml", []byte(quietBrain+config))
+	if !strings.Contains(config, "exit_brain:") {
+		config = quietBrain + config
+	}
+	c, err := ParseConfig(defaults(t), "test.yaml", []byte(config))
 	if err != nil {
 		t.Fatal(err)
 	}
