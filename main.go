@@ -30,6 +30,7 @@ import (
 	"permitchain/ledger"
 	"permitchain/ledger/store"
 	"permitchain/stages"
+	"permitchain/stages/exitbrain"
 	"permitchain/stages/operator"
 	"permitchain/stages/operator/terminal"
 	"permitchain/stages/replay"
@@ -67,12 +68,17 @@ func run(args []string, s streams, h hooks) (code int) {
 	}()
 	parser, err := kong.New(&a.cli, kong.Name("permitchain"), kong.Description(about), kong.Writers(s.out, s.err), kong.Bind(a),
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.BindToProvider(a.terminal),
-		kong.ExplicitGroups([]kong.Group{{Key: "look", Title: "Look:"}, {Key: "act", Title: "Act (each wants --reason):"}}),
+		kong.ExplicitGroups([]kong.Group{{Key: "look", Title: "Look:"}, {Key: "act", Title: "Act (each wants --reason):"}, {Key: "both", Title: "Look and act:"}}),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}), kong.Exit(func(c int) { panic(left(c)) }))
 	if err != nil {
 		panic(err) // The grammar itself is wrong.
 	}
 	command, err := parser.Parse(signedLast(args))
+	if parse := (*kong.ParseError)(nil); len(args) == 0 && errors.As(err, &parse) {
+		if err = parse.Context.PrintUsage(false); err == nil {
+			return 2
+		}
+	}
 	if err == nil {
 		err = command.Run()
 	}
@@ -98,14 +104,15 @@ type cli struct {
 
 	Run     runCmd     `cmd:"" help:"Start the chain (paper by default: no keys, a synthetic market)."`
 	Replay  replayCmd  `cmd:"" help:"Decide recorded logs again, and show where the answers differ."`
-	Conf    configCmd  `cmd:"" name:"config" help:"Check, show or begin a configuration."`
+	Eval    evalCmd    `cmd:"" help:"Run a kernel of the exit-brain over JSON lines."`
+	Conf    configCmd  `cmd:"" name:"config" help:"Check, show, begin or reload a configuration."`
 	Version versionCmd `cmd:"" help:"Show the version."`
 	terminal.Commands
 }
 
 type (
 	runCmd struct {
-		Mode  string  `enum:",paper,dry_run,testnet,live" default:"" help:"Instead of the configuration's mode."`
+		Mode  string  `placeholder:"MODE" help:"Instead of the configuration's mode: paper, dry_run, testnet or live."`
 		Speed float64 `placeholder:"N" help:"Instead of paper.speed: how many times faster the paper market passes."`
 	}
 	replayCmd struct {
@@ -117,6 +124,8 @@ type (
 		Check configCheckCmd `cmd:"" help:"Find what is wrong with a configuration."`
 		Show  configShowCmd  `cmd:"" help:"Show the effective configuration."`
 		Init  configInitCmd  `cmd:"" help:"Write the commented defaults to a new file."`
+
+		Reload configReloadCmd `cmd:"" help:"Have the running chain read its configuration again."`
 	}
 	configCheckCmd struct {
 		File string `arg:"" optional:"" help:"Instead of --config."`
@@ -125,7 +134,8 @@ type (
 	configInitCmd struct {
 		File string `arg:"" default:"config.yaml" help:"The file to write; nothing is overwritten."`
 	}
-	versionCmd struct{}
+	configReloadCmd struct{}
+	versionCmd      struct{}
 )
 
 // signed is an amount that would be read as a flag.
@@ -202,7 +212,10 @@ func (a *app) terminal() (*terminal.Terminal, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &terminal.Terminal{In: a.in, Out: a.out, JSON: a.Output == "json", Fancy: isTerminal(a.out), Color: colored(a.out)}
+	t := &terminal.Terminal{In: a.in, Out: a.out, JSON: a.Output == "json", Color: colored(a.out)}
+	if f, ok := a.out.(*os.File); ok && isTerminal(f) {
+		t.Width = terminal.WidthOf(f)
+	}
 	if u, err := user.Current(); err == nil {
 		t.By = u.Username
 	}
@@ -264,20 +277,22 @@ func (a *app) logger(c stages.LogConfig) (log zerolog.Logger, pretty bool) {
 // config is the configuration with what the flags say laid over it.
 func (r runCmd) config(a *app) (*stages.Config, error) {
 	c, err := a.config()
-	over := ""
-	if r.Mode != "" {
-		over += "mode: " + r.Mode + "\n"
+	if err == nil && r.Mode != "" {
+		c, err = flagged(c, "--mode "+r.Mode, fmt.Sprintf("mode: %q\n", r.Mode))
 	}
-	if r.Speed != 0 {
-		over += fmt.Sprintf("paper: {speed: %g}\n", r.Speed)
+	if err == nil && r.Speed != 0 {
+		c, err = flagged(c, fmt.Sprintf("--speed %g", r.Speed), fmt.Sprintf("paper: {speed: %g}\n", r.Speed))
 	}
-	if err != nil || over == "" {
-		return c, err
+	return c, err
+}
+
+// flagged lays what a flag says over a configuration. Errors name the flag, and no line: nobody wrote one.
+func flagged(c *stages.Config, flag, text string) (*stages.Config, error) {
+	c, err := stages.ParseConfig(c.Effective(), flag, []byte(text))
+	if wrong := (*stages.ConfigError)(nil); errors.As(err, &wrong) {
+		err = &stages.ConfigError{File: flag, Key: wrong.Key, Problem: wrong.Problem}
 	}
-	if c, err = stages.ParseConfig(c.Effective(), "flags of run", []byte(over)); err != nil {
-		return nil, usageError{err}
-	}
-	return c, nil
+	return c, err
 }
 
 // Run starts the chain.
@@ -300,10 +315,13 @@ func (r runCmd) Run(a *app) error {
 		}
 		fmt.Fprintf(a.err, "permitchain %s, mode %s\n  state   %s\n  API     %s\n  In a second terminal: permitchain%s status, or why. Ctrl-C ends.\n",
 			version, c.Mode, c.Dir(), api, flag)
-	} else {
-		log.Info().Str("mode", string(c.Mode)).Str("state", c.Dir()).Str("listen", c.HTTP.Listen).Str("version", version).Msg("permitchain starts")
 	}
-	return stages.Run(a.ctx, stages.Options{Config: c, Version: version, Log: log, Point: a.hooks.point, Verify: a.verifyApart})
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	return stages.Run(a.ctx, stages.Options{
+		Config: c, Version: version, Log: log, Load: func() (*stages.Config, error) { return r.config(a) }, Hangup: hangup, Point: a.hooks.point, Verify: a.verifyApart,
+	})
 }
 
 // Run decides recorded logs again.
@@ -332,7 +350,7 @@ func (r replayCmd) Run(a *app) (err error) {
 	}
 	sources, closeAll, err := replay.OpenLogs(r.Logs, a.in)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	defer func() { err = errors.Join(err, closeAll()) }()
 	report, err := replay.Run(replay.Options{Rules: rules, Overrides: overrides, Recorded: rulesOf, Unknown: r.Unknown}, sources)
@@ -346,6 +364,9 @@ func (r replayCmd) Run(a *app) (err error) {
 		err = json.NewEncoder(a.out).Encode(report)
 	} else {
 		err = report.WriteTable(a.out, colored(a.out))
+	}
+	if err == nil && report.Plans == 0 {
+		return replay.ErrNoPlans
 	}
 	if err == nil && report.Differs() {
 		err = &operator.Failure{Kind: operator.Unhealthy, Text: fmt.Sprintf("%d of %d plans differ", report.Differ, report.Plans)}
@@ -400,6 +421,9 @@ func (c configInitCmd) Run(a *app) error {
 	return nil
 }
 
+// Run has the running chain read its configuration again.
+func (configReloadCmd) Run(ctx context.Context, t *terminal.Terminal) error { return t.Reload(ctx) }
+
 // Run tells the version.
 func (versionCmd) Run(a *app) error {
 	if a.Output == "json" {
@@ -407,4 +431,48 @@ func (versionCmd) Run(a *app) error {
 	}
 	fmt.Fprintln(a.out, "permitchain", version)
 	return nil
+}
+
+type (
+	evalCmd struct {
+		Harvest     evalHarvestCmd `cmd:"" help:"Which close the harvest rule proposes for a position."`
+		MarketState evalMarketCmd  `cmd:"" help:"What the prices say of the market."`
+	}
+	evalHarvestCmd struct{ evalInput }
+	evalMarketCmd  struct{ evalInput }
+	evalInput      struct {
+		File string `arg:"" optional:"" default:"-" help:"JSON lines; - is standard input."`
+	}
+)
+
+// Run evaluates the harvest rule.
+func (e evalHarvestCmd) Run(a *app) error {
+	return e.eval(a, func(in io.Reader, c exitbrain.Config) (int, error) {
+		return exitbrain.EvalHarvest(in, a.out, c.HarvestParams)
+	})
+}
+
+// Run evaluates the market state.
+func (e evalMarketCmd) Run(a *app) error {
+	return e.eval(a, func(in io.Reader, c exitbrain.Config) (int, error) {
+		return exitbrain.EvalMarketState(in, a.out, c.MarketParams)
+	})
+}
+
+// eval answers line by line; a line that is an error says so in its place, and is no failure of the command.
+func (e evalInput) eval(a *app, kernel func(io.Reader, exitbrain.Config) (int, error)) error {
+	c, err := a.config()
+	if err != nil {
+		return err
+	}
+	if e.File == "-" {
+		_, err = kernel(a.in, c.ExitBrain)
+		return err
+	}
+	f, err := os.Open(e.File)
+	if err != nil {
+		return fmt.Errorf("open lines: %w", err)
+	}
+	_, err = kernel(f, c.ExitBrain)
+	return errors.Join(err, f.Close())
 }

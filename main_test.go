@@ -161,10 +161,11 @@ func (d *daemon) start(ts *testscript.TestScript, args []string) {
 	}
 }
 
-// writeProposal makes "proposal FILE SYMBOL ACTION SCORE", computed now.
+// writeProposal makes "proposal FILE SYMBOL ACTION SCORE [SIDE]", computed now.
 func writeProposal(ts *testscript.TestScript, _ bool, args []string) {
-	text := fmt.Sprintf(`{"symbol":%q,"side":"BOTH","action":%q,"kill_score":%s,"computed_at":%q}`+"\n",
-		args[1], args[2], args[3], time.Now().UTC().Format("2006-01-02T15:04:05.000Z"))
+	side := append(args, "BOTH")[4]
+	text := fmt.Sprintf(`{"symbol":%q,"side":%q,"action":%q,"kill_score":%s,"computed_at":%q}`+"\n",
+		args[1], side, args[2], args[3], time.Now().UTC().Format("2006-01-02T15:04:05.000Z"))
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
 }
 

@@ -43,6 +43,7 @@ var badConfigs = []struct{ name, text, want string }{
 	{"days", "apply: {dedupe_ttl: 2d}", `1:21: apply.dedupe_ttl: wants a duration: write 48h (got "2d")`},
 	{"no unit", "apply: {proposal_ttl: 30}", `1:23: apply.proposal_ttl: wants a duration with a unit, like 1200ms, 60s, 5m or 6h (got "30")`},
 	{"tiny unit", "apply: {proposal_ttl: 30us}", `1:23: apply.proposal_ttl: wants a duration with a unit, like 1200ms, 60s, 5m or 6h (got "30us")`},
+	{"a limit nothing fits", `governor: {daily_notional: "1"}`, `1:28: governor.daily_notional: is less than the smallest order of any market, so nothing would ever pass; 0 is no limit (got "1")`},
 	{"exponent", "governor: {daily_notional: 5e3}", `1:28: governor.daily_notional: wants a plain decimal like 0.046, of at most 18 digits on either side of the point (got "5e3")`},
 	{"long value", "mode: " + strings.Repeat("x", 100), `1:7: mode: wants one of paper, dry_run, testnet, live (got "` + strings.Repeat("x", 40) + `…")`},
 	{"not a list", "governor: {auto_approve: testnet}", `1:26: governor.auto_approve: wants a list, like [a, b], of at most 500 (got "testnet")`},

@@ -62,11 +62,17 @@ func span[T cmp.Ordered](r *configReader, key string, v, lo, hi T) {
 	}
 }
 
-func notNegative(r *configReader, key string, v ledger.USD) {
-	if v.Sign() < 0 {
+// dailyLimit refuses a limit that nothing could ever pass: no market's smallest order costs less than leastUSD.
+func dailyLimit(r *configReader, key string, v ledger.USD) {
+	switch {
+	case v.Sign() < 0:
 		r.refuse(got("must not be negative", v.String()), key)
+	case v.Sign() > 0 && v.Less(ledger.MustUSD(leastUSD)):
+		r.refuse(got("is less than the smallest order of any market, so nothing would ever pass; 0 is no limit", v.String()), key)
 	}
 }
+
+const leastUSD = "5"
 
 func (r *configReader) check() {
 	if r.full() {
@@ -210,7 +216,7 @@ func (r *configReader) parameters(c SymbolConfig) {
 	span(r, "governor.max_per_hour", g.MaxPerHour, 1, 3600)
 	span(r, "governor.max_per_5min", g.MaxPer5Min, 1, 3600)
 	span(r, "governor.cooldown", g.Cooldown, 0, day)
-	notNegative(r, "governor.daily_notional", g.DailyNotional)
+	dailyLimit(r, "governor.daily_notional", g.DailyNotional)
 	span(r, "governor.protective_per_hour", g.ProtectivePerHour, 1, 3600)
 	span(r, "governor.stops_per_hour", g.StopsPerHour, 1, 3600)
 	if !(g.KillScoreCritical > 0 && g.KillScoreCritical <= 1) {
@@ -219,13 +225,15 @@ func (r *configReader) parameters(c SymbolConfig) {
 	span(r, "governor.permit_ttl", g.PermitTTL, time.Second, 10*time.Minute)
 	span(r, "governor.disarm_errors", g.DisarmErrors, 1, 1000)
 	span(r, "governor.portfolio_per_hour", g.PortfolioPerHour, 0, 1_000_000)
-	notNegative(r, "governor.portfolio_daily_notional", g.PortfolioDailyNotional)
+	dailyLimit(r, "governor.portfolio_daily_notional", g.PortfolioDailyNotional)
 	span(r, "reconcile.snapshot_interval", rec.SnapshotInterval, 500*time.Millisecond, 5*time.Minute)
 	span(r, "reconcile.stale_after", rec.StaleAfter, time.Second, 10*time.Minute)
 	if rec.TolerancePct.Sign() <= 0 || hundred.Less(rec.TolerancePct) {
 		r.refuse(got("must be above 0 and at most 100", rec.TolerancePct.String()), "reconcile.tolerance_pct")
 	}
-	notNegative(r, "reconcile.tolerance_usd", rec.ToleranceUSD)
+	if rec.ToleranceUSD.Sign() < 0 {
+		r.refuse(got("must not be negative", rec.ToleranceUSD.String()), "reconcile.tolerance_usd")
+	}
 	span(r, "reconcile.cooldown", rec.Cooldown, 0, day)
 	span(r, "reconcile.permit_ttl", rec.PermitTTL, time.Second, 10*time.Minute)
 	r.together(c)

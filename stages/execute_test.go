@@ -23,8 +23,8 @@ func TestAllowances(t *testing.T) {
 		{"", ledger.Partial25, ledger.WithinLimits, "0.011"},
 		{"", ledger.FullClose, ledger.WithinProtectiveBudget, "0.046"},
 		{"governor: {daily_notional: '1000', on_daily_limit: trim}", ledger.Partial75, ledger.TrimmedToDailyLimit, "0.011"},
-		{"governor: {auto_approve: [paper], daily_notional: '1'}", ledger.Partial75, ledger.PaperAutoApprove, "0.034"},
-		{"mode: testnet\ngovernor: {daily_notional: '1'}", ledger.Partial75, ledger.TestnetAutoApprove, "0.034"},
+		{"governor: {auto_approve: [paper], daily_notional: '5'}", ledger.Partial75, ledger.PaperAutoApprove, "0.034"},
+		{"mode: testnet\ngovernor: {daily_notional: '5'}", ledger.Partial75, ledger.TestnetAutoApprove, "0.034"},
 		{"mode: dry_run", ledger.Partial75, ledger.DryRunAutoApprove, "0"},
 	}
 	for _, c := range cases {

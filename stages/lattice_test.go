@@ -16,7 +16,7 @@ import (
 // lattice is who may know whom among our own packages. It is policy: a change that
 // needs another arrow needs another design first.
 var lattice = map[string][]string{
-	"permitchain":                          {"exchange", "ledger", "ledger/store", "stages", "stages/operator", "stages/operator/terminal", "stages/replay"},
+	"permitchain":                          {"exchange", "ledger", "ledger/store", "stages", "stages/exitbrain", "stages/operator", "stages/operator/terminal", "stages/replay"},
 	"permitchain/pipeline":                 {},
 	"permitchain/ledger":                   {},
 	"permitchain/ledger/store":             {"ledger", "pipeline"},
@@ -43,7 +43,7 @@ var doors = map[string]string{
 
 // kernels are the files that decide. They get their time, and everything else, as arguments.
 var kernels = []string{
-	"ledger/amount.go", "ledger/book.go", "ledger/check.go", "ledger/event.go", "ledger/fold.go", "ledger/noun.go", "ledger/plan.go", "ledger/state.go",
+	"ledger/amount.go", "ledger/book.go", "ledger/check.go", "ledger/event.go", "ledger/fold.go", "ledger/noun.go", "ledger/plan.go", "ledger/position.go", "ledger/state.go",
 	"exchange/filter.go", "stages/governor/kernel.go", "stages/reconcile/permit.go", "stages/reconcile/drift.go",
 	"stages/exitbrain/params.go", "stages/exitbrain/stats.go", "stages/exitbrain/marketstate.go", "stages/exitbrain/incremental.go",
 	"stages/exitbrain/slopemedian.go", "stages/exitbrain/harvest.go", "stages/exitbrain/triggers.go", "stages/exitbrain/pulse.go",

@@ -12,6 +12,7 @@ import (
 	"permitchain/ledger"
 	"permitchain/pipeline"
 	"permitchain/stages/exitbrain"
+	"permitchain/stages/operator"
 )
 
 type (
@@ -54,6 +55,9 @@ func (c *chain) Reload(ctx context.Context) (string, error) {
 	}
 	select {
 	case res := <-r.Reply:
+		if wrong := (*ConfigError)(nil); errors.As(res.err, &wrong) {
+			return "", operator.Failed(operator.BadRequest, "%v", res.err)
+		}
 		return res.text, res.err
 	case <-ctx.Done():
 		return "", ctx.Err()

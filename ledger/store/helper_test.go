@@ -78,7 +78,7 @@ func opened() ledger.Event {
 	return &ledger.LedgerOpened{Holding: ledger.Holding{Key: btc, Amount: ledger.MustQty("1000"), Entry: ledger.MustPrice("50000")}, By: "test"}
 }
 
-// close25 are the decisions of one closed plan, in the transactions a chain would use.
+// close25 are the decisions of the n-th closed plan of a ledger, counted from 1, in the transactions a chain would use.
 func close25(n int) [][]ledger.Event {
 	p := ledger.Proposal{Symbol: btc.Symbol, Side: btc.Side, Action: ledger.FullClose, KillScore: 0.5,
 		ComputedAt: began.Add(time.Duration(n) * time.Millisecond), Source: ledger.FromBrain, KComponents: map[string]float64{"z": 0.25, "a": 1}}
@@ -89,10 +89,10 @@ func close25(n int) [][]ledger.Event {
 		{&ledger.GovernorDecided{ID: id, Verdicts: []ledger.Verdict{{Ruling: ledger.Allow, Reason: ledger.WithinLimits, Expires: far,
 			Budget: ledger.Normal, Notional: ledger.MustUSD("5"), Context: ledger.Facts{{Name: "used", Value: "1"}}}}}},
 		{&ledger.PositionDecided{ID: id, Verdicts: []ledger.Verdict{{Ruling: ledger.Allow, Reason: ledger.PositionAgrees, Expires: far,
-			SafeCloseQty: ledger.MustQty("0.001"), Exchange: ledger.MustQty("1000")}}}},
+			SafeCloseQty: ledger.MustQty("0.001"), Exchange: ledger.MustQty("1000"), Version: uint64(n)}}}},
 		{&ledger.StepGranted{ID: id, Qty: ledger.MustQty("0.001"), Expires: far}, &ledger.IntentOpened{Intent: ledger.Intent{
 			ClientOrderID: order, Plan: id, Attempt: 1, Key: btc, Kind: ledger.CloseStep, Direction: ledger.Sell,
-			Qty: ledger.MustQty("0.001"), Exchange: ledger.MustQty("1000")}}},
+			Qty: ledger.MustQty("0.001"), Exchange: ledger.MustQty("1000"), SendBefore: far, Fence: far.Add(time.Second)}}},
 		{&ledger.IntentAnswered{ClientOrderID: order, State: ledger.Placed, OrderID: int64(n), Status: "FILLED", Executed: ledger.MustQty("0.001")},
 			&ledger.FillBooked{Trade: ledger.Trade{Key: btc, ID: int64(n), OrderID: int64(n), ClientOrderID: order, Direction: ledger.Sell,
 				Qty: ledger.MustQty("0.001"), Price: ledger.MustPrice("50000.1"), At: began}},

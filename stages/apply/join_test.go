@@ -54,6 +54,8 @@ func TestJoin(t *testing.T) {
 	no, noToo := verdict(ledger.Deny, ledger.DailyLimit), verdict(ledger.Deny, ledger.NoPosition)
 	capped := verdict(ledger.Allow, ledger.TrimmedToDailyLimit)
 	capped.Capped, capped.Qty = true, ledger.MustQty("0.005")
+	past := verdict(ledger.Allow, ledger.PositionAgrees)
+	past.Version = 0 // of a ledger that has changed since
 	cases := []struct {
 		name               string
 		governor, position *ledger.Verdict
@@ -71,6 +73,7 @@ func TestJoin(t *testing.T) {
 		{"position is silent", yes, nil, ledger.Armed, 0, ledger.StagePosition, ledger.PositionTimeout, ""},
 		{"the last instant", yes, yesToo, ledger.Armed, time.Minute - 1, "", "", "0.011"},
 		{"a permit has expired", yes, yesToo, ledger.Armed, time.Minute, ledger.StageExecution, ledger.PermitExpired, ""},
+		{"the ledger has moved on", yes, past, ledger.Armed, 0, ledger.StageExecution, ledger.CooldownInFlight, ""},
 		{"killed on the way", yes, yesToo, ledger.Killed, 0, ledger.StageExecution, ledger.RunStateForbids, ""},
 		{"protective only on the way", yes, yesToo, ledger.ProtectiveOnly, 0, ledger.StageExecution, ledger.RunStateForbids, ""},
 		{"disarmed on the way", yes, yesToo, ledger.Disarmed, 0, ledger.StageExecution, ledger.RunDisarmed, ""},

@@ -169,27 +169,27 @@ func (j judge) size() ledger.Verdict {
 	return j.portfolio(v)
 }
 
-// daily is gate 8; it may cap v.
+// daily is gate 8. It caps v at what is left of the limit: the position may have grown since it was sized.
 func (j judge) daily(v *ledger.Verdict) (ledger.Verdict, bool) {
 	if j.DailyNotional.Sign() <= 0 {
 		return ledger.Verdict{}, false
 	}
-	used := j.today(j.plan.Proposal.Symbol)
-	if !j.DailyNotional.Less(used.Add(v.Notional)) {
+	b, used := j.plan.Basis, j.today(j.plan.Proposal.Symbol)
+	left := j.DailyNotional.Sub(used).Max(ledger.USD{})
+	fits := ledger.QtyFor(left, b.Mark, b.Lot.Step)
+	if !left.Less(v.Notional) {
+		v.Capped, v.Qty = true, fits
 		return ledger.Verdict{}, false
 	}
-	left := j.DailyNotional.Sub(used).Max(ledger.USD{})
 	facts := ledger.Facts{
 		{Name: "used_usd", Value: used.Fixed(2)}, {Name: "this_usd", Value: v.Notional.Fixed(2)},
 		{Name: "limit_usd", Value: j.DailyNotional.String()}, {Name: "left_usd", Value: left.Fixed(2)},
 	}
-	b := j.plan.Basis
-	qty := ledger.QtyFor(left, b.Mark, b.Lot.Step)
-	if j.OnDailyLimit != TrimTo || qty.Sign() <= 0 || qty.Less(b.Lot.Min) {
+	if j.OnDailyLimit != TrimTo || fits.Sign() <= 0 || fits.Less(b.Lot.Min) {
 		return deny(ledger.DailyLimit, Tomorrow(j.now), facts...), true
 	}
 	v.Reason, v.Context = ledger.TrimmedToDailyLimit, facts
-	v.Capped, v.Qty, v.Notional = true, qty, ledger.Notional(qty, b.Mark)
+	v.Capped, v.Qty, v.Notional = true, fits, ledger.Notional(fits, b.Mark)
 	return ledger.Verdict{}, false
 }
 

@@ -1,16 +1,12 @@
 package operator
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"permitchain/ledger"
@@ -30,6 +26,8 @@ var (
 	// ErrNotRunning answers what only a running chain can do.
 	ErrNotRunning = Failed(NotRunning, "no chain is running: start it with permitchain run")
 	errStopping   = Failed(NotRunning, "the chain is stopping")
+	// errUnanswered is no NotRunning: what was asked for was taken, and may have been done.
+	errUnanswered = errors.New("the chain took it and has not answered")
 )
 
 // ask hands a request to the stage that owns it, and waits for the answer.
@@ -54,158 +52,9 @@ func ask[Q, A any](ctx context.Context, o *Stage, to chan<- pipeline.Request[Q, 
 	case answer = <-request.Reply:
 		return answer, nil
 	case <-late.C:
-		return answer, Failed(Internal, "no answer within %s; see the log", outcomeWait)
+		return answer, fmt.Errorf("%w within %s; see the log", errUnanswered, outcomeWait)
 	case <-ctx.Done():
-		return answer, errStopping
-	}
-}
-
-// Result is planning's answer to one proposal, and later its outcome.
-type Result struct {
-	ID       *ledger.PlanID  `json:"plan_id"`
-	Decision ledger.Decision `json:"decision"`
-	Reason   ledger.Reason   `json:"reason"`
-	Outcome  ledger.Outcome  `json:"outcome,omitzero"`
-	Became   string          `json:"became,omitzero"`  // of a duplicate: what is on record
-	Explain  string          `json:"explain,omitzero"` // of an outcome: why, and what to do
-	Error    string          `json:"error,omitzero"`
-}
-
-func invalid(reason ledger.Reason, err error) Result {
-	return Result{Decision: ledger.Errored, Reason: reason, Error: err.Error()}
-}
-
-func resultOf(r ledger.Receipt) Result {
-	res := Result{Decision: r.Decision, Reason: r.Reason, Became: r.Became, Error: r.Error}
-	if r.ID != "" {
-		res.ID = &r.ID
-	}
-	return res
-}
-
-// proposals takes one object, or one a line, and answers each in its place.
-func (o *Stage) proposals(w http.ResponseWriter, r *http.Request) error {
-	if o.Offers == nil {
-		return ErrNotRunning
-	}
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		return err
-	}
-	lines := [][]byte{bytes.TrimSpace(body)}
-	if !json.Valid(body) {
-		lines = slices.DeleteFunc(bytes.Split(body, []byte("\n")), func(l []byte) bool { return len(bytes.TrimSpace(l)) == 0 })
-	}
-	if len(lines) == 0 || len(lines) > linesMax {
-		return Failed(BadRequest, "1 to %d proposals are wanted, one a line", linesMax)
-	}
-	results, status := make([]Result, len(lines)), http.StatusBadRequest
-	for i, line := range lines {
-		res, err := o.submit(r.Context(), line)
-		if busy := (*Failure)(nil); errors.As(err, &busy) && busy.Kind == Busy && len(lines) > 1 {
-			res, err = invalid(ledger.RateLimited, err), nil
-		}
-		if err != nil {
-			return err
-		}
-		if results[i] = res; res.Reason != ledger.InvalidProposal {
-			status = http.StatusOK
-		}
-	}
-	if r.URL.Query().Get("wait") == "outcome" {
-		until := time.Now().Add(outcomeWait)
-		for i := range results {
-			if err := o.await(r.Context(), &results[i], until); err != nil {
-				return err
-			}
-		}
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	out := json.NewEncoder(w)
-	for _, res := range results {
-		if err := out.Encode(res); err != nil {
-			return nil // The client has gone.
-		}
-	}
-	return nil
-}
-
-// submit hands one proposal on; a Busy failure says that it may be sent again.
-func (o *Stage) submit(ctx context.Context, line []byte) (Result, error) {
-	if len(line) > lineMax {
-		return invalid(ledger.InvalidProposal, fmt.Errorf("a proposal of %d bytes is too long (at most %d)", len(line), lineMax)), nil
-	}
-	p, err := ParseProposal(line)
-	if err != nil {
-		return invalid(ledger.InvalidProposal, err), nil
-	}
-	if !o.pace.take(p.Symbol, time.Now()) {
-		return Result{}, Failed(Busy, "%s: one proposal a second is taken from outside", p.Symbol)
-	}
-	receipt, err := ask(ctx, o, o.Offers, p, busyWait)
-	return resultOf(receipt), err
-}
-
-// pace lets one proposal a second through per symbol.
-type pace struct {
-	mu   sync.Mutex // guards last, which handlers share
-	last map[string]time.Time
-}
-
-const (
-	paceEvery = time.Second
-	paceMax   = 1024 // symbols remembered; more within a second are refused
-)
-
-func (p *pace) take(symbol string, now time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if now.Sub(p.last[symbol]) < paceEvery {
-		return false
-	}
-	for known, at := range p.last {
-		if now.Sub(at) >= paceEvery {
-			delete(p.last, known)
-		}
-	}
-	if len(p.last) >= paceMax {
-		return false
-	}
-	p.last[symbol] = now
-	return true
-}
-
-// await adds the outcome, once it is final and durable; at until it tells the one that stands then.
-func (o *Stage) await(ctx context.Context, res *Result, until time.Time) error {
-	if res.ID == nil {
-		return nil
-	}
-	poll, late := time.NewTicker(outcomePoll), time.NewTimer(time.Until(until))
-	defer poll.Stop()
-	defer late.Stop()
-	for waited := false; ; {
-		commit, err := o.Store.Decide(ctx, func(s *ledger.State, now time.Time) []ledger.Event {
-			if p := s.Plans[*res.ID]; p != nil {
-				res.Outcome, res.Explain = p.Outcome, fate(p, now)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		if waited || res.Outcome.Final() {
-			return commit.Wait(ctx)
-		}
-		select {
-		case <-poll.C:
-		case <-late.C:
-			waited = true
-		case <-o.stopping:
-			waited = true
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		return answer, fmt.Errorf("%w, because it is stopping", errUnanswered)
 	}
 }
 
@@ -273,6 +122,14 @@ func (o *Stage) change(ctx context.Context, decide func(*ledger.State) []ledger.
 	return commit.Wait(ctx)
 }
 
+// listed refuses a symbol that is not the configuration's.
+func (o *Stage) listed(symbol string) error {
+	if slices.Contains(o.Symbols, symbol) {
+		return nil
+	}
+	return Failed(BadRequest, "symbol %q: one of %s is wanted", symbol, strings.Join(o.Symbols, ", "))
+}
+
 // Held tells what an action did to the operator's hold of a symbol, and what else holds it.
 type Held struct {
 	Symbol  string      `json:"symbol"`
@@ -288,8 +145,11 @@ func (o *Stage) hold(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if body.Op != "set" && body.Op != "clear" || !slices.Contains(o.Symbols, body.Symbol) {
-		return Failed(BadRequest, "op %q, symbol %q: set or clear is wanted, and one of %s", body.Op, body.Symbol, strings.Join(o.Symbols, ", "))
+	if body.Op != "set" && body.Op != "clear" {
+		return Failed(BadRequest, "op %q: set or clear is wanted", body.Op)
+	}
+	if err := o.listed(body.Symbol); err != nil {
+		return err
 	}
 	k := ledger.Key{Symbol: body.Symbol, Side: body.Side}
 	var held Held
@@ -349,8 +209,10 @@ func (o *Stage) flatten(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if body.Symbol != "" && !slices.Contains(o.Symbols, body.Symbol) {
-		return Failed(BadRequest, "symbol %q: one of %s is wanted", body.Symbol, strings.Join(o.Symbols, ", "))
+	if body.Symbol != "" {
+		if err := o.listed(body.Symbol); err != nil {
+			return err
+		}
 	}
 	receipts, err := ask(r.Context(), o, o.Flattens, ledger.FlattenOrder{Symbol: body.Symbol, Force: body.Force, Who: body.By, Why: body.Reason}, outcomeWait)
 	if err != nil {
@@ -388,4 +250,28 @@ func (o *Stage) trade(w http.ResponseWriter, r *http.Request) error {
 		return Failed(Refused, "%v", err)
 	}
 	return writeJSON(w, http.StatusOK, map[string]string{"symbol": body.Symbol, "side": string(body.Side), "qty": qty.String()})
+}
+
+// Reloaded tells what reading the configuration again did.
+type Reloaded struct {
+	Result string `json:"result"`
+}
+
+// reload has the configuration read again. A Failure keeps its kind, so that an error in the file is the caller's to correct.
+func (o *Stage) reload(w http.ResponseWriter, r *http.Request) error {
+	switch {
+	case o.Store == nil:
+		return ErrNotRunning
+	case o.Reload == nil:
+		return Failed(Refused, "this chain reads its configuration only when it starts")
+	}
+	result, err := o.Reload(r.Context())
+	if err != nil {
+		f := *failure(err)
+		if f.Kind == Internal {
+			f.Kind = Refused
+		}
+		return &f
+	}
+	return writeJSON(w, http.StatusOK, Reloaded{result})
 }

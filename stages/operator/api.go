@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"permitchain/ledger"
@@ -33,11 +35,11 @@ func (o *Stage) routes(control bool) http.Handler {
 		"GET /v1/ledger":    o.live(func(s *ledger.State, _ *ledger.Snapshot, _, _ time.Time) any { return ledgers(s) }),
 		"GET /v1/holds":     o.live(func(s *ledger.State, _ *ledger.Snapshot, _, _ time.Time) any { return holds(s) }),
 		"GET /v1/limits":    o.live(func(s *ledger.State, _ *ledger.Snapshot, _, now time.Time) any { return o.limits(s, now) }),
-		"GET /v1/markets":   o.live(func(s *ledger.State, _ *ledger.Snapshot, _, _ time.Time) any { return o.steps(s) }),
+		"GET /v1/markets":   o.live(func(s *ledger.State, _ *ledger.Snapshot, _, _ time.Time) any { return o.markets(s) }),
 		"GET /v1/orders":    o.listOrders, "GET /v1/plans": o.listPlans, "GET /v1/plans/{id}": o.showPlan, "GET /v1/why": o.why,
 		"GET /v1/ledger/history": o.history, "GET /v1/events": o.events, "GET /v1/config": o.config,
 		"POST /v1/proposals": o.proposals, "POST /v1/kill": o.kill, "POST /v1/disarm": o.disarm, "POST /v1/rearm": o.rearm,
-		"POST /v1/holds": o.hold, "POST /v1/ledger/sync": o.sync, "POST /v1/flatten": o.flatten,
+		"POST /v1/holds": o.hold, "POST /v1/ledger/sync": o.sync, "POST /v1/flatten": o.flatten, "POST /v1/config/reload": o.reload,
 	} {
 		mux.Handle(pattern, h)
 	}
@@ -68,20 +70,26 @@ func (o *Stage) limits(s *ledger.State, now time.Time) []LimitView {
 	return []LimitView{}
 }
 
-// steps are the markets' steps, for tables: those of the exchange, or else those that plans were decided with.
-func (o *Stage) steps(s *ledger.State) map[string]ledger.Qty {
-	steps := map[string]ledger.Qty{}
+// MarketView is what amounts and prices of a symbol are counted in; a tick of 0 is not known.
+type MarketView struct {
+	Step ledger.Qty   `json:"step"`
+	Tick ledger.Price `json:"tick"`
+}
+
+// markets are for tables: those of the exchange, or else those that plans were decided with.
+func (o *Stage) markets(s *ledger.State) map[string]MarketView {
+	markets := map[string]MarketView{}
 	for _, p := range s.Plans {
 		if step := p.Basis.Lot.Step; !step.IsZero() {
-			steps[p.Proposal.Symbol] = step
+			markets[p.Proposal.Symbol] = MarketView{Step: step}
 		}
 	}
 	if o.Board != nil {
 		for symbol, m := range o.Board.Markets {
-			steps[symbol] = m.Lot.Step
+			markets[symbol] = MarketView{m.Lot.Step, m.Tick}
 		}
 	}
-	return steps
+	return markets
 }
 
 // ready tells whether plans can be permitted: a snapshot is there, and none of ours is on hold for want of one.
@@ -127,12 +135,21 @@ func count(r *http.Request, name string, otherwise int) (int, error) {
 	return n, nil
 }
 
+// outcomes are those that plans can be listed by.
+var outcomes = []string{
+	string(ledger.Executed), string(ledger.PartlyExecuted), string(ledger.Denied), string(ledger.WouldExecute), string(ledger.Failed),
+	string(ledger.OutcomeUnknown), string(ledger.Pending), string(ledger.NoOutcome),
+}
+
 func (o *Stage) listPlans(w http.ResponseWriter, r *http.Request) error {
 	limit, err := count(r, "limit", listDefault)
 	if err != nil {
 		return err
 	}
 	symbol, outcome := r.URL.Query().Get("symbol"), r.URL.Query().Get("outcome")
+	if outcome != "" && !slices.Contains(outcomes, outcome) {
+		return Failed(BadRequest, "outcome %.20q: one of %s is wanted", outcome, strings.Join(outcomes, ", "))
+	}
 	plans, err := o.read().Reader().Plans(func(p *ledger.Plan) bool {
 		return (symbol == "" || p.Proposal.Symbol == symbol) && (outcome == "" || string(p.Outcome) == outcome)
 	}, limit)

@@ -30,6 +30,7 @@ type Kind string
 // The kinds.
 const (
 	BadRequest   Kind = "bad_request"
+	TooLarge     Kind = "too_large"
 	Unhealthy    Kind = "unhealthy" // the command line's only
 	Refused      Kind = "refused"
 	Unauthorized Kind = "unauthorized"
@@ -49,6 +50,8 @@ func (k Kind) codes() (status, exit int) {
 	switch k {
 	case BadRequest:
 		return http.StatusBadRequest, 2
+	case TooLarge:
+		return http.StatusRequestEntityTooLarge, 2
 	case Unhealthy:
 		return http.StatusServiceUnavailable, 3
 	case Refused:
@@ -91,7 +94,7 @@ func failure(err error) *Failure {
 	case errors.As(err, &f):
 		return f
 	case errors.As(err, &large):
-		return Failed(BadRequest, "the request is larger than %d bytes", large.Limit)
+		return Failed(TooLarge, "the request is larger than %d bytes", large.Limit)
 	case errors.Is(err, store.ErrNotFound):
 		return Failed(NotFound, "%v", err)
 	case errors.Is(err, store.ErrAmbiguous):

@@ -18,6 +18,8 @@ type Narrator struct {
 	Store *store.Store
 	Log   zerolog.Logger
 
+	decisions, executions int // since the start
+
 	quiet map[string]ledger.Reason // by symbol, why its last plan was skipped: the same is not said all the time
 }
 
@@ -37,7 +39,7 @@ func (n *Narrator) Run(stop pipeline.Stop) error {
 				return stop.Done(fmt.Errorf("follow the journal: it ended after record %d", from))
 			}
 			from = r.Seq
-			n.tell(r)
+			n.tell(stop.Hard, r)
 		case <-soft:
 			soft = nil
 			if last, err = n.head(stop.Hard); err != nil {
@@ -47,6 +49,7 @@ func (n *Narrator) Run(stop pipeline.Stop) error {
 			return nil
 		}
 	}
+	n.Log.Info().Msgf("stopped: plans decided since the start %d, executed %d", n.decisions, n.executions)
 	return nil
 }
 
@@ -85,8 +88,8 @@ type line struct {
 	text   string
 }
 
-func (n *Narrator) tell(r ledger.Record) {
-	l := n.line(r)
+func (n *Narrator) tell(ctx context.Context, r ledger.Record) {
+	l := n.line(ctx, r)
 	if l.text == "" {
 		return
 	}
@@ -100,7 +103,7 @@ func (n *Narrator) tell(r ledger.Record) {
 	e.Msg(l.text)
 }
 
-func (n *Narrator) line(r ledger.Record) line {
+func (n *Narrator) line(ctx context.Context, r ledger.Record) line {
 	switch e := r.Event.(type) {
 	case *ledger.Started:
 		return line{zerolog.InfoLevel, "", "", fmt.Sprintf("ready: process %d of this ledger, mode %s, version %s", e.Instance, e.Mode, e.Version)}
@@ -126,7 +129,7 @@ func (n *Narrator) line(r ledger.Record) line {
 	case *ledger.IntentAnswered:
 		return n.answered(e)
 	case *ledger.PlanEnded:
-		return n.ended(e, r.At)
+		return n.ended(ctx, e, r.At)
 	case *ledger.HoldPut:
 		info, _ := e.Reason.Explain()
 		return line{zerolog.WarnLevel, e.Key.Label(), "", fmt.Sprintf("HOLD %s by %s (%s): %s", e.Reason, e.Owner, e.Evidence, named(info.Frees, e.Key.Symbol))}
@@ -174,6 +177,7 @@ func planOf(clientOrderID string) ledger.PlanID {
 }
 
 func (n *Narrator) decided(e *ledger.PlanDecided) line {
+	n.decisions++
 	symbol, p := e.Proposal.Key().Label(), e.Proposal
 	text := fmt.Sprintf("%s, kill score %.3f, from %s: %s", p.Action, p.KillScore, p.Source, e.Decision)
 	level := zerolog.InfoLevel
@@ -227,8 +231,15 @@ func (n *Narrator) answered(e *ledger.IntentAnswered) line {
 }
 
 // ended tells a plan's outcome from its own record, which by now holds all of it.
-func (n *Narrator) ended(e *ledger.PlanEnded, at time.Time) line {
+func (n *Narrator) ended(ctx context.Context, e *ledger.PlanEnded, at time.Time) line {
+	if e.Outcome == ledger.Executed || e.Outcome == ledger.PartlyExecuted {
+		n.executions++
+	}
 	p, err := n.Store.Reader().Plan(string(e.ID))
+	text := ""
+	if err == nil {
+		err = n.Store.View(ctx, func(s *ledger.State, _ time.Time) { text = fate(p, s, at) })
+	}
 	if err != nil {
 		return line{zerolog.WarnLevel, "", e.ID, fmt.Sprintf("%s %s; its record cannot be read: %v", e.Outcome, e.Reason, err)}
 	}
@@ -239,6 +250,6 @@ func (n *Narrator) ended(e *ledger.PlanEnded, at time.Time) line {
 	case ledger.Failed:
 		level = zerolog.ErrorLevel
 	}
-	word, rest, _ := strings.Cut(fate(p, at), " ")
+	word, rest, _ := strings.Cut(text, " ")
 	return line{level, p.Key().Label(), e.ID, fmt.Sprintf("%s %s %s", strings.ToUpper(strings.TrimSuffix(word, ":")), p.Proposal.Action, rest)}
 }

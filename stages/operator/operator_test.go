@@ -163,7 +163,13 @@ func TestRunStateActions(t *testing.T) {
 func TestHoldsAreSetAndClearedByTheOperator(t *testing.T) {
 	r := newRig(t)
 	r.record(&ledger.HoldPut{Key: btc, Reason: ledger.HoldQtyMismatch, Owner: "reconcile", Evidence: "exchange 0.046, ledger 0.002"})
-	r.want(400, "POST", "/v1/holds", `{"op":"set","symbol":"DOGEUSDT","reason":"x"}`, "BTCUSDT, ETHUSDT")
+	for body, want := range map[string]string{
+		`{"op":"set","symbol":"DOGEUSDT","reason":"x"}`: `symbol \"DOGEUSDT\": one of BTCUSDT, ETHUSDT is wanted`, `{"op":"put","symbol":"BTCUSDT","reason":"x"}`: `op \"put\": set or clear is wanted`,
+	} {
+		if text := r.want(400, "POST", "/v1/holds", body, want); strings.Contains(text, "op ") && strings.Contains(text, "symbol ") {
+			t.Errorf("only the wrong one should be named: %s", text)
+		}
+	}
 	r.want(200, "POST", "/v1/holds", `{"op":"clear","symbol":"BTCUSDT","reason":"x"}`, `"hold":false,"changed":false`, "qty_mismatch_no_evidence")
 	r.want(200, "POST", "/v1/holds", `{"op":"set","symbol":"BTCUSDT","reason":"fed day"}`, `"changed":true`)
 	r.want(200, "POST", "/v1/holds", `{"op":"set","symbol":"BTCUSDT","reason":"fed day"}`, `"changed":false`)
@@ -212,7 +218,9 @@ func TestBadProposalsNameTheField(t *testing.T) {
 		}
 	}
 	r.want(400, "POST", "/v1/proposals", "", "1 to 1000 proposals")
-	r.want(400, "POST", "/v1/proposals", strings.Repeat(" ", bodyMax+1), "larger than")
+	if code, text := r.do("POST", "/v1/proposals", strings.Repeat(" ", bodyMax+1)); code != http.StatusRequestEntityTooLarge || !strings.Contains(text, "larger than") {
+		t.Errorf("%d %s", code, text)
+	}
 	if len(r.offer) != 0 {
 		t.Error("a bad proposal went on")
 	}
@@ -352,6 +360,9 @@ func TestViews(t *testing.T) {
 		t.Errorf("%s", text)
 	}
 	r.want(400, "GET", "/v1/plans?limit=0", "")
+	r.want(400, "GET", "/v1/plans?outcome=bogus", "", "executed, partial, denied, would_execute, failed, unknown, pending, none")
+	r.want(200, "GET", "/v1/plans?outcome=none", "")
+	r.want(404, "GET", "/v1/why?subject=NOPE", "", `\"NOPE\" is neither a symbol (BTCUSDT, ETHUSDT) nor a plan`)
 	r.want(200, "GET", "/v1/plans/"+p.ID().Short(), "", `"governor":{"verdict":"ALLOW"`, `"context":{"exchange_amt":"0.046","ledger_amt":"0.002","diff":"0.044","tolerance":"0.001"}`, `"journal":[2,3,4,5,6]`)
 	r.want(404, "GET", "/v1/plans/ffff", "", "not_found")
 	r.want(200, "GET", "/v1/ledger", "", `{"symbol":"BTCUSDT","side":"BOTH","amount":"0.002","entry_price":"0","last_trade_id":0,"version":1,"updated_at":`)
@@ -362,6 +373,89 @@ func TestViews(t *testing.T) {
 	r.record(&ledger.HoldPut{Key: btc, Reason: ledger.HoldStaleExchange, Owner: "reconcile"})
 	r.want(503, "GET", "/readyz", "")
 	r.want(200, "GET", "/healthz", "")
+}
+
+func TestOrdersAreFlat(t *testing.T) {
+	state := &ledger.State{Intents: map[string]*ledger.Intent{"pc-1": {ClientOrderID: "pc-1", Key: btc, Qty: ledger.MustQty("1")}}}
+	text, err := json.Marshal(orders(state, 1))
+	if err != nil || strings.Contains(string(text), `"key"`) || !strings.HasPrefix(string(text), `[{"symbol":"BTCUSDT","side":"BOTH","client_order_id":"pc-1",`) {
+		t.Errorf("%s, %v", text, err)
+	}
+	var back []OrderView
+	if err := json.Unmarshal(text, &back); err != nil || back[0].Symbol != btc.Symbol || back[0].Side != btc.Side || !back[0].Qty.Equal(ledger.MustQty("1")) {
+		t.Errorf("%+v, %v", back, err)
+	}
+}
+
+func TestASideThatThePositionModeDoesNotHaveIsSaid(t *testing.T) {
+	r := newRig(t)
+	r.record(&ledger.Started{Instance: 1, Version: "test", Mode: ledger.Paper})
+	r.record(&ledger.LedgerOpened{Holding: ledger.Holding{Key: btc}, By: "test"})
+	deny := func(side ledger.Side) ledger.PlanID {
+		p := proposal(ledger.Partial25, 0.5)
+		p.Side = side
+		now := time.Now()
+		allow := ledger.Verdict{Ruling: ledger.Allow, Reason: ledger.WithinLimits, Expires: now.Add(time.Minute), Budget: ledger.Normal}
+		r.record(
+			&ledger.PlanDecided{ID: p.ID(), Proposal: p, Decision: ledger.Execute, Steps: p.Steps()},
+			&ledger.GovernorDecided{ID: p.ID(), Verdicts: []ledger.Verdict{allow}},
+			&ledger.PositionDecided{ID: p.ID(), At: now, Holding: ledger.Holding{Key: p.Key()}, Verdicts: []ledger.Verdict{{Ruling: ledger.Deny, Reason: ledger.NoPosition, Expires: now.Add(time.Minute)}}},
+			&ledger.StepEnded{ID: p.ID(), Outcome: ledger.Denied, Stage: ledger.StagePosition, Reason: ledger.NoPosition},
+			&ledger.PlanEnded{ID: p.ID(), Outcome: ledger.Denied, Stage: ledger.StagePosition, Reason: ledger.NoPosition},
+		)
+		return p.ID()
+	}
+	const said = "position mode has no such side; propose one of BOTH"
+	r.want(200, "GET", "/v1/why?subject="+string(deny(ledger.Long)), "", said)
+	if text := r.want(200, "GET", "/v1/why?subject="+string(deny(ledger.Both)), ""); strings.Contains(text, "position mode") {
+		t.Errorf("%s", text)
+	}
+	if log := r.narrated(); strings.Count(log, said) != 1 {
+		t.Errorf("narrated:\n%s", log)
+	}
+}
+
+func TestWhatTheBrainThinks(t *testing.T) {
+	r := newRig(t)
+	if text := r.want(200, "GET", "/v1/why?subject=BTCUSDT", ""); strings.Contains(text, "brain") {
+		t.Errorf("%s", text)
+	}
+	r.Brain = func(symbol string) []string { return []string{"trend of " + symbol, "  0.7"} }
+	r.want(200, "GET", "/v1/why", "", `"brain":["trend of BTCUSDT","  0.7"]`, `"brain":["trend of ETHUSDT","  0.7"]`)
+}
+
+func TestReload(t *testing.T) {
+	r := newRig(t)
+	r.want(409, "POST", "/v1/config/reload", `{}`, "only when it starts")
+	var err error
+	r.Reload = func(context.Context) (string, error) { return "2 parameters changed", err }
+	r.want(200, "POST", "/v1/config/reload", `{}`, `{"result":"2 parameters changed"}`)
+	err = Failed(BadRequest, "c.yaml:3:1: mod: is not a known key")
+	r.want(400, "POST", "/v1/config/reload", "", "c.yaml:3:1")
+	err = errors.New("mode cannot change")
+	r.want(409, "POST", "/v1/config/reload", "", `"kind":"refused"`, "mode cannot change")
+	rec := httptest.NewRecorder()
+	r.token = "secret"
+	r.guard(r.routes(false)).ServeHTTP(rec, httptest.NewRequest("POST", "/v1/config/reload", nil))
+	if rec.Code != http.StatusUnauthorized {
+		t.Errorf("without the token: %d", rec.Code)
+	}
+}
+
+// A chain that ends after it took a proposal says which plan it is: it may have executed.
+func TestAPlanThatIsTakenAndNotAnswered(t *testing.T) {
+	const hint = "permitchain plans show 17ea8e86355b2c66 tells what became of plan_id 17ea8e86355b2c66"
+	r := newRig(t)
+	gone, leave := context.WithCancel(t.Context())
+	go func() { <-r.offer; leave() }()
+	if _, err := r.submit(gone, []byte(good+"}")); failure(err).Kind != Internal || !strings.Contains(err.Error(), hint) {
+		t.Errorf("%v", err)
+	}
+	id := ledger.PlanID("17ea8e86355b2c66")
+	r.stop() // The ledger is closed while an outcome is awaited.
+	if err := r.await(t.Context(), &Result{ID: &id}, time.Now().Add(time.Second)); failure(err).Kind != Internal || !strings.Contains(err.Error(), hint) {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestGuardOnTCP(t *testing.T) {
@@ -474,6 +568,19 @@ func TestSocketAndPort(t *testing.T) {
 	}
 }
 
+// narrated is everything that a narrator says of the journal.
+func (r *rig) narrated() string {
+	r.t.Helper()
+	var log bytes.Buffer
+	soft := make(chan struct{})
+	close(soft)
+	n := &Narrator{Store: r.Store, Log: zerolog.New(&log).Level(zerolog.InfoLevel)}
+	if err := n.Run(pipeline.Stop{Soft: soft, Hard: r.t.Context()}); err != nil {
+		r.t.Fatal(err)
+	}
+	return log.String()
+}
+
 func TestNarratorSaysADenialLegiblyAndRepeatsOnce(t *testing.T) {
 	r := newRig(t)
 	p := proposal(ledger.Partial75, 0.539)
@@ -485,18 +592,12 @@ func TestNarratorSaysADenialLegiblyAndRepeatsOnce(t *testing.T) {
 		r.record(&ledger.PlanDecided{ID: s.ID(), Proposal: s, Decision: ledger.Skip, Reason: ledger.ActionHold})
 	}
 	r.record(&ledger.RunStateChanged{From: ledger.Armed, To: ledger.ProtectiveOnly, Who: "governor", Why: "5 attempts", Reason: ledger.AttemptErrors})
-	var log bytes.Buffer
-	soft := make(chan struct{})
-	close(soft)
-	n := &Narrator{Store: r.Store, Log: zerolog.New(&log).Level(zerolog.InfoLevel)}
-	if err := n.Run(pipeline.Stop{Soft: soft, Hard: t.Context()}); err != nil {
-		t.Fatal(err)
-	}
-	text := log.String()
+	text := r.narrated()
 	for _, want := range []string{
 		"ready: process 1",
 		`"level":"warn","symbol":"BTCUSDT","plan":"` + p.ID().Short() + `","message":"DENIED PARTIAL_75 by position 4, reconcile_required_qty_mismatch (exchange_amt 0.046, ledger_amt 0.002, diff 0.044, tolerance 0.001): exchange and ledger differ`,
 		"permitchain ledger sync BTCUSDT --reason", "duplicate: decided and denied", `"level":"error","message":"RUN STATE armed → protective_only by governor: 5 attempts`,
+		"stopped: plans decided since the start 4, executed 0\"}\n",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%s is missing in\n%s", want, text)

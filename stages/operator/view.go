@@ -230,13 +230,21 @@ func ledgers(s *ledger.State) []LedgerView {
 	return views
 }
 
+// OrderView is one order; its symbol and side stand where every other view has them.
+type OrderView struct {
+	Symbol string      `json:"symbol"`
+	Side   ledger.Side `json:"side"`
+	ledger.Intent
+	Nested *ledger.Key `json:"key,omitempty"` // always nil: it keeps Intent's own from being written
+}
+
 // orders are the newest first.
-func orders(s *ledger.State, limit int) []ledger.Intent {
-	views := []ledger.Intent{}
+func orders(s *ledger.State, limit int) []OrderView {
+	views := []OrderView{}
 	for _, i := range s.Intents {
-		views = append(views, *i)
+		views = append(views, OrderView{Symbol: i.Key.Symbol, Side: i.Key.Side, Intent: *i})
 	}
-	slices.SortFunc(views, func(a, b ledger.Intent) int {
+	slices.SortFunc(views, func(a, b OrderView) int {
 		return cmp.Or(b.At.Compare(a.At), strings.Compare(a.ClientOrderID, b.ClientOrderID))
 	})
 	return views[:min(limit, len(views))]

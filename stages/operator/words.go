@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"permitchain/ledger"
+	"permitchain/ledger/store"
 )
 
 // numbers are what a verdict was decided on, in one line.
@@ -48,7 +50,7 @@ func decisive(p *ledger.Plan) *ledger.Verdict {
 }
 
 // fate is what became of a plan in one line: why, on which numbers, when it frees, what to do.
-func fate(p *ledger.Plan, now time.Time) string {
+func fate(p *ledger.Plan, s *ledger.State, now time.Time) string {
 	q, quote := p.Filled()
 	if p.Outcome == ledger.Executed {
 		if q.IsZero() {
@@ -79,7 +81,25 @@ func fate(p *ledger.Plan, now time.Time) string {
 	if p.Error != "" {
 		text += " [" + p.Error + "]"
 	}
+	if sides := sidesHeld(p, s); sides != "" {
+		return text + ": the account's position mode has no such side; propose one of " + sides
+	}
 	return text + ": " + named(advice(p.Reason, frees, now), p.Proposal.Symbol)
+}
+
+// sidesHeld are the sides that a symbol has in the account's position mode, as the ledger knows them, where a plan was
+// denied for want of a position on another one: that side will never hold anything.
+func sidesHeld(p *ledger.Plan, s *ledger.State) string {
+	if p.Reason != ledger.NoPosition || s == nil || s.Positions[p.Key()] != nil {
+		return ""
+	}
+	var sides []string
+	for _, k := range s.Keys() {
+		if k.Symbol == p.Proposal.Symbol {
+			sides = append(sides, string(k.Side))
+		}
+	}
+	return strings.Join(sides, ", ")
 }
 
 // named puts the symbol meant into advice, so that it can be typed as it stands.
@@ -108,10 +128,11 @@ func headline(p ledger.Proposal) string {
 type Explanation struct {
 	Subject string   `json:"subject"`
 	Lines   []string `json:"lines"`
+	Brain   []string `json:"brain,omitzero"` // of a symbol: what the exit-brain thinks of it
 }
 
 // story is everything about a plan, in the order in which it happened.
-func story(p *ledger.Plan, intents map[string]ledger.Intent, now time.Time) Explanation {
+func story(p *ledger.Plan, s *ledger.State, now time.Time) Explanation {
 	e := Explanation{Subject: "plan " + string(p.ID)}
 	say := func(format string, args ...any) { e.Lines = append(e.Lines, fmt.Sprintf(format, args...)) }
 	say("proposed by %s at %s: %s", p.Proposal.Source, Stamp(p.Proposal.ComputedAt), headline(p.Proposal))
@@ -119,16 +140,16 @@ func story(p *ledger.Plan, intents map[string]ledger.Intent, now time.Time) Expl
 		say("ordered by %s", p.Proposal.Operator)
 	}
 	say("%s", strings.TrimSpace(fmt.Sprintf("planning: %s %s", p.Decision, p.Reason)))
-	for n, s := range p.Steps {
+	for n, step := range p.Steps {
 		for _, v := range []struct {
 			who string
 			*ledger.Verdict
-		}{{"governor", s.Governor}, {"position", s.Position}} {
+		}{{"governor", step.Governor}, {"position", step.Position}} {
 			if v.Verdict == nil {
-				say("step %d (%s), %s: no verdict", n+1, s.Kind, v.who)
+				say("step %d (%s), %s: no verdict", n+1, step.Kind, v.who)
 				continue
 			}
-			text := fmt.Sprintf("step %d (%s), %s: %s %s", n+1, s.Kind, v.who, v.Ruling, v.Reason)
+			text := fmt.Sprintf("step %d (%s), %s: %s %s", n+1, step.Kind, v.who, v.Ruling, v.Reason)
 			if len(v.Context) > 0 {
 				text += " (" + numbers(v.Context) + ")"
 			}
@@ -137,11 +158,11 @@ func story(p *ledger.Plan, intents map[string]ledger.Intent, now time.Time) Expl
 			}
 			say("%s", text)
 		}
-		if s.Grant != nil {
-			say("step %d (%s): both permits used for a grant of %s", n+1, s.Kind, s.Grant.Qty)
+		if step.Grant != nil {
+			say("step %d (%s): both permits used for a grant of %s", n+1, step.Kind, step.Grant.Qty)
 		}
-		for _, id := range s.Orders {
-			if i, known := intents[id]; known {
+		for _, id := range step.Orders {
+			if i := s.Intents[id]; i != nil {
 				text := fmt.Sprintf("order %s: %s %s, %s, executed %s", id, i.Direction, i.Qty, i.State, i.Executed)
 				if i.Code != 0 || i.Message != "" {
 					text += fmt.Sprintf(" (%d %s)", i.Code, i.Message)
@@ -153,7 +174,7 @@ func story(p *ledger.Plan, intents map[string]ledger.Intent, now time.Time) Expl
 	if p.Repeats > 0 {
 		say("proposed again %d times, and each time answered from this record", p.Repeats)
 	}
-	say("outcome: %s", fate(p, now))
+	say("outcome: %s", fate(p, s, now))
 	return e
 }
 
@@ -198,7 +219,7 @@ func (o *Stage) situation(symbol string, s *ledger.State, snap *ledger.Snapshot,
 		}
 	}
 	if p := latest(s, symbol); p != nil {
-		say("last plan %s (%s): %s", p.ID.Short(), headline(p.Proposal), fate(p, now))
+		say("last plan %s (%s): %s", p.ID.Short(), headline(p.Proposal), fate(p, s, now))
 	} else {
 		say("no plan lately")
 	}
@@ -230,21 +251,21 @@ func (o *Stage) why(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
+		for i := range explained {
+			if o.Brain != nil {
+				explained[i].Brain = o.Brain(explained[i].Subject)
+			}
+		}
 		return writeJSON(w, http.StatusOK, explained)
 	}
 	p, err := o.read().Reader().Plan(strings.ToLower(subject))
+	if errors.Is(err, store.ErrNotFound) {
+		return Failed(NotFound, "%.80q is neither a symbol (%s) nor a plan on record", subject, strings.Join(o.Symbols, ", "))
+	}
 	if err != nil {
 		return err
 	}
-	intents := map[string]ledger.Intent{}
-	err = o.read().View(r.Context(), func(s *ledger.State, now time.Time) {
-		for _, id := range p.Orders() {
-			if i := s.Intents[id]; i != nil {
-				intents[id] = *i
-			}
-		}
-		explained = append(explained, story(p, intents, now))
-	})
+	err = o.read().View(r.Context(), func(s *ledger.State, now time.Time) { explained = append(explained, story(p, s, now)) })
 	if err != nil {
 		return err
 	}

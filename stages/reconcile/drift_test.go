@@ -312,6 +312,16 @@ func TestASyncEndsTheDriftBeforeIt(t *testing.T) {
 	b.stands("0.02")
 }
 
+// TestALateCursorBelongsToNobody: the answer to a question of a sync that was given up leaves the next one alone.
+func TestALateCursorBelongsToNobody(t *testing.T) {
+	old := &taking{sync: &Sync{Reply: make(chan ledger.SyncResult, 1)}}
+	next := &taking{sync: &Sync{Reply: make(chan ledger.SyncResult, 1)}}
+	r := &Stage{watches: map[ledger.Key]*Watch{btc: {taking: next}}}
+	if err := r.onCursor(t.Context(), result{key: btc, taking: old, err: errors.New("too late")}); err != nil || r.watches[btc].taking != next || len(old.sync.Reply) != 0 {
+		t.Errorf("%v: %+v, %d answers", err, r.watches[btc].taking, len(old.sync.Reply))
+	}
+}
+
 // TestAnOldSnapshotIsNotFresh, however lately it arrived.
 func TestAnOldSnapshotIsNotFresh(t *testing.T) {
 	b := opened(t, "0.046")

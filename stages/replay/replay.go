@@ -154,6 +154,9 @@ func Run(o Options, sources []Source) (*Report, error) {
 	if o.Unknown {
 		report.Unknown, report.first = b.listed, nil
 	}
+	if report.Plans == 0 {
+		return report, nil // What was set is unused, but that is not what is wrong.
+	}
 	return report, b.unused()
 }
 
@@ -169,6 +172,10 @@ func (r *Report) add(d Decision) {
 	}
 	r.Decisions = append(r.Decisions, d)
 }
+
+// ErrNoPlans is for the caller to say of a report without plans: most likely they are something else.
+var ErrNoPlans = errors.New("no plan was found; understood are the reported system's text log, JSON lines of proposals, snapshots and marks, " +
+	"and what permitchain ledger export writes")
 
 // OpenLogs opens every path; "-" is stdin. Close closes all of them.
 func OpenLogs(paths []string, stdin io.Reader) (sources []Source, closeAll func() error, err error) {

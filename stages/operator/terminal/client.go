@@ -37,6 +37,9 @@ const (
 	connectIn = time.Second
 )
 
+// errCut tells that a chain was reached and did not answer to the end: what it was asked for may have been done.
+var errCut = errors.New("the connection ended before the answer")
+
 // Client asks one chain, or one file, for views and actions.
 type Client struct {
 	http  *http.Client
@@ -103,12 +106,15 @@ func (c *Client) Do(ctx context.Context, method, path string, in any) ([]byte, e
 		return nil, err
 	}
 	res, err := c.http.Do(r)
+	if dial := (*net.OpError)(nil); errors.As(err, &dial) && dial.Op == "dial" {
+		return nil, operator.Failed(operator.NotRunning, "no chain can be reached: %v", dial)
+	}
 	if err != nil {
-		return nil, operator.Failed(operator.NotRunning, "ask the chain: %v", err)
+		return nil, fmt.Errorf("%w: %w", errCut, err)
 	}
 	answer, err := io.ReadAll(res.Body)
 	if err = errors.Join(err, res.Body.Close()); err != nil {
-		return nil, operator.Failed(operator.NotRunning, "read the chain's answer: %v", err)
+		return nil, fmt.Errorf("%w: %w", errCut, err)
 	}
 	if res.StatusCode < http.StatusBadRequest {
 		return answer, nil

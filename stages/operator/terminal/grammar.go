@@ -22,7 +22,7 @@ type Commands struct {
 		Ls     plansCmd  `cmd:"" default:"withargs" help:"Plans, the newest first."`
 		Show   planCmd   `cmd:"" help:"One plan in full: verdicts, numbers, orders."`
 		Submit submitCmd `cmd:"" help:"Propose what a file says, and wait for what becomes of it."`
-	} `cmd:"" group:"look" help:"Plans, and proposing one."`
+	} `cmd:"" group:"both" help:"Plans, and proposing one."`
 	Ledger struct {
 		Show    ledgerCmd  `cmd:"" default:"withargs" help:"What we believe we hold."`
 		History historyCmd `cmd:"" help:"The entries that led to it."`
@@ -30,7 +30,7 @@ type Commands struct {
 		Sync    syncCmd    `cmd:"" help:"Make the ledger take the exchange's amount; clears the holds that this answers."`
 		Backup  backupCmd  `cmd:"" help:"Copy the ledger, also while the chain runs."`
 		Export  exportCmd  `cmd:"" help:"Write the journal as JSON lines."`
-	} `cmd:"" group:"look" help:"The ledger and its journal."`
+	} `cmd:"" group:"both" help:"The ledger and its journal."`
 	Kill   killCmd   `cmd:"" group:"act" help:"Refuse everything from now on, also while no chain runs. Only rearm ends it."`
 	Disarm disarmCmd `cmd:"" group:"act" help:"Decide and record, and send nothing. Also while no chain runs."`
 	Rearm  rearmCmd  `cmd:"" group:"act" help:"Leave killed, disarmed or protective_only."`
@@ -38,11 +38,11 @@ type Commands struct {
 		Ls    holdsCmd     `cmd:"" default:"withargs" help:"What is on hold, why, and what clears it."`
 		Set   holdSetCmd   `cmd:"" help:"Let nothing be sent for a symbol. Also while no chain runs."`
 		Clear holdClearCmd `cmd:"" help:"Take the operator's hold off. Also while no chain runs."`
-	} `cmd:"" group:"act" help:"Stops on single symbols."`
+	} `cmd:"" group:"both" help:"Stops on single symbols."`
 	Flatten flattenCmd `cmd:"" group:"act" help:"Close everything held, or one symbol, in every run state."`
 	Paper   struct {
 		Trade tradeCmd `cmd:"" help:"Trade as somebody else would: permitchain paper trade BTCUSDT -0.01"`
-	} `cmd:"" group:"act" help:"The embedded exchange of mode paper."`
+	} `cmd:"" group:"both" help:"The embedded exchange of mode paper."`
 }
 
 type (

@@ -4,46 +4,16 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 
 	"permitchain/ledger"
 	"permitchain/stages/operator"
 )
-
-// table writes rows: drawn on a terminal, aligned by blanks elsewhere, so that other programs can read them.
-func (t *Terminal) table(header []string, rows [][]string) error {
-	if !t.Fancy {
-		w := tabwriter.NewWriter(t.Out, 0, 0, 2, ' ', 0)
-		for _, cells := range append([][]string{header}, rows...) {
-			fmt.Fprintln(w, strings.Join(cells, "\t"))
-		}
-		return w.Flush()
-	}
-	w := table.NewWriter()
-	w.SetOutputMirror(t.Out)
-	w.SetStyle(table.StyleLight)
-	w.Style().Format.Header = text.FormatDefault
-	w.AppendHeader(t.cells(header))
-	for _, cells := range rows {
-		w.AppendRow(t.cells(cells))
-	}
-	w.Render()
-	return nil
-}
-
-func (t *Terminal) cells(texts []string) table.Row {
-	row := make(table.Row, len(texts))
-	for i, c := range texts {
-		row[i] = t.colored(c)
-	}
-	return row
-}
 
 // colored paints the words that tell good from bad.
 func (t *Terminal) colored(word string) string {
@@ -63,11 +33,30 @@ func (t *Terminal) colored(word string) string {
 
 const unknownCell = "-"
 
+// placesMax are the decimals of a price whose tick is not known.
+const placesMax = 8
+
+// price is shown a little finer than the exchange counts: an average of trades has no end of decimals.
+func (t *Terminal) price(symbol string, p ledger.Price) string {
+	if p.IsZero() {
+		return unknownCell
+	}
+	places := placesMax
+	if tick := t.markets[symbol].Tick; !tick.IsZero() {
+		_, decimals, _ := strings.Cut(tick.String(), ".")
+		places = len(decimals) + 2
+	}
+	if _, decimals, _ := strings.Cut(p.String(), "."); len(decimals) <= places {
+		return p.String()
+	}
+	return p.Fixed(int32(places))
+}
+
 func (t *Terminal) amount(symbol string, q *ledger.Qty) string {
 	if q == nil {
 		return unknownCell
 	}
-	return q.Padded(t.steps[symbol])
+	return q.Padded(t.markets[symbol].Step)
 }
 
 func instant(at time.Time) string {
@@ -84,7 +73,7 @@ func orNone(s string) string {
 	return s
 }
 
-var positionHeader = []string{"symbol", "side", "exchange", "ledger", "drift", "hold", "snapshot age"}
+var positionColumns = columns{names: []string{"symbol", "side", "exchange", "ledger", "drift", "hold", "snapshot age"}, spare: []string{"snapshot age", "side"}}
 
 func (t *Terminal) positionRow(p operator.PositionStatus) []string {
 	hold, age := unknownCell, unknownCell
@@ -115,7 +104,7 @@ func (t *Terminal) status(s operator.Status) error {
 	for _, p := range s.Symbols {
 		rows = append(rows, t.positionRow(p))
 	}
-	if err := t.table(positionHeader, rows); err != nil {
+	if err := t.table(positionColumns, rows); err != nil {
 		return err
 	}
 	for _, p := range s.Problems {
@@ -126,8 +115,11 @@ func (t *Terminal) status(s operator.Status) error {
 
 // Positions shows every position in full.
 func (t *Terminal) Positions(ctx context.Context) error {
-	header := append(append([]string{}, positionHeader...), "entry", "mark", "usd", "epoch", "tranches done", "stop")
-	return list(ctx, t, "/v1/positions", "no position is known", header, func(p operator.Position) []string {
+	c := columns{
+		names: slices.Concat(positionColumns.names, []string{"entry", "mark", "usd", "epoch", "tranches done", "stop"}),
+		spare: slices.Concat([]string{"epoch", "usd"}, positionColumns.spare, []string{"tranches done", "entry", "mark"}),
+	}
+	return list(ctx, t, "/v1/positions", "no position is known", c, func(p operator.Position) []string {
 		var done []string
 		for _, a := range ledger.Tranches {
 			if p.Tranches[a].Done {
@@ -138,54 +130,70 @@ func (t *Terminal) Positions(ctx context.Context) error {
 		if p.Stop != nil {
 			stop = p.Stop.Trigger.String()
 		}
-		return append(t.positionRow(p.PositionStatus), p.Entry.String(), p.Mark.String(), p.Notional.Fixed(2), strconv.FormatInt(p.Epoch, 10),
+		usd := unknownCell
+		if !p.Mark.IsZero() {
+			usd = p.Notional.Fixed(2)
+		}
+		return append(t.positionRow(p.PositionStatus), t.price(p.Symbol, p.Entry), t.price(p.Symbol, p.Mark), usd, strconv.FormatInt(p.Epoch, 10),
 			orNone(strings.Join(done, ",")), stop)
 	})
 }
 
 // Limits shows what is used of each limit.
 func (t *Terminal) Limits(ctx context.Context) error {
-	return list(ctx, t, "/v1/limits", "no limits", []string{"symbol", "limit", "used", "bound", "frees at"}, func(l operator.LimitView) []string {
+	return list(ctx, t, "/v1/limits", "no limits", columns{names: []string{"symbol", "limit", "used", "bound", "frees at"}}, func(l operator.LimitView) []string {
 		return []string{l.Symbol, l.Limit, l.Used, l.Bound, instant(l.FreesAt)}
 	})
 }
 
 // Orders shows the orders of late, the newest first.
 func (t *Terminal) Orders(ctx context.Context, limit int) error {
-	header := []string{"at", "client order id", "symbol", "side", "order", "qty", "executed", "state", "status", "message"}
-	return list(ctx, t, "/v1/orders?limit="+strconv.Itoa(limit), "no orders", header, func(i ledger.Intent) []string {
+	c := columns{
+		names: []string{"at", "client order id", "symbol", "side", "order", "qty", "executed", "state", "status", "message"},
+		spare: []string{"side", "status", "qty"},
+	}
+	return list(ctx, t, "/v1/orders?limit="+strconv.Itoa(limit), "no orders", c, func(i operator.OrderView) []string {
 		what := string(i.Direction)
 		if i.Kind == ledger.StopStep {
 			what += " stop " + i.Trigger.String()
 		}
 		return []string{
-			instant(i.At), i.ClientOrderID, i.Key.Symbol, string(i.Key.Side), what, t.amount(i.Key.Symbol, &i.Qty), t.amount(i.Key.Symbol, &i.Executed),
+			instant(i.At), i.ClientOrderID, i.Symbol, string(i.Side), what, t.amount(i.Symbol, &i.Qty), t.amount(i.Symbol, &i.Executed),
 			string(i.State), orNone(i.Status), orNone(i.Message),
 		}
 	})
 }
 
-var planHeader = []string{"at", "plan", "symbol", "side", "action", "kill score", "decision", "outcome", "stage", "reason", "qty", "avg price", "duplicates"}
+var planColumns = columns{
+	names: []string{"at", "plan", "symbol", "side", "action", "kill score", "decision", "outcome", "stage", "reason", "qty", "avg price", "duplicates"},
+	spare: []string{"duplicates", "avg price", "kill score", "decision", "side", "stage", "at", "qty"},
+}
 
 func (t *Terminal) planRow(p operator.PlanView) []string {
+	qty, avg := t.amount(p.Symbol, &p.Qty), unknownCell
+	if !p.AvgPrice.IsZero() {
+		avg = p.AvgPrice.Fixed(2)
+	} else if p.Action == ledger.UpdateSL {
+		qty = unknownCell // It closes nothing.
+	}
 	return []string{
 		instant(p.DecidedAt), p.ID.Short(), p.Symbol, string(p.Side), string(p.Action), fmt.Sprintf("%.3f", p.KillScore), string(p.Decision), string(p.Outcome),
-		orNone(string(p.Stage)), orNone(string(p.Reason)), t.amount(p.Symbol, &p.Qty), p.AvgPrice.Fixed(2), strconv.Itoa(p.Duplicates),
+		orNone(string(p.Stage)), orNone(string(p.Reason)), qty, avg, strconv.Itoa(p.Duplicates),
 	}
 }
 
 // Plans shows plans, the newest first.
 func (t *Terminal) Plans(ctx context.Context, symbol, outcome string, limit int) error {
 	query := url.Values{"limit": {strconv.Itoa(limit)}, "symbol": {strings.ToUpper(symbol)}, "outcome": {outcome}}
-	return list(ctx, t, "/v1/plans?"+query.Encode(), "no plans", planHeader, t.planRow)
+	return list(ctx, t, "/v1/plans?"+query.Encode(), "no plans", planColumns, t.planRow)
 }
 
 // Ledger shows what we believe we hold.
 func (t *Terminal) Ledger(ctx context.Context) error {
-	header := []string{"symbol", "side", "amount", "entry", "last trade", "version", "updated"}
-	return list(ctx, t, "/v1/ledger", "the ledger is empty", header, func(l operator.LedgerView) []string {
+	c := columns{names: []string{"symbol", "side", "amount", "entry", "last trade", "version", "updated"}, spare: []string{"version", "side"}}
+	return list(ctx, t, "/v1/ledger", "the ledger is empty", c, func(l operator.LedgerView) []string {
 		return []string{
-			l.Symbol, string(l.Side), t.amount(l.Symbol, &l.Amount), l.Entry.String(), strconv.FormatInt(l.LastTradeID, 10), strconv.FormatUint(l.Version, 10), instant(l.UpdatedAt),
+			l.Symbol, string(l.Side), t.amount(l.Symbol, &l.Amount), t.price(l.Symbol, l.Entry), strconv.FormatInt(l.LastTradeID, 10), strconv.FormatUint(l.Version, 10), instant(l.UpdatedAt),
 		}
 	})
 }
@@ -193,15 +201,16 @@ func (t *Terminal) Ledger(ctx context.Context) error {
 // History shows the entries that led to what we believe.
 func (t *Terminal) History(ctx context.Context, symbol string, limit int) error {
 	query := url.Values{"limit": {strconv.Itoa(limit)}, "symbol": {strings.ToUpper(symbol)}}
-	header := []string{"record", "at", "symbol", "side", "change", "amount", "what"}
-	return list(ctx, t, "/v1/ledger/history?"+query.Encode(), "no entries", header, func(e operator.Entry) []string {
+	c := columns{names: []string{"record", "at", "symbol", "side", "change", "amount", "what"}, spare: []string{"side", "record"}}
+	return list(ctx, t, "/v1/ledger/history?"+query.Encode(), "no entries", c, func(e operator.Entry) []string {
 		return []string{strconv.FormatUint(e.Seq, 10), instant(e.At), e.Symbol, string(e.Side), t.amount(e.Symbol, &e.Change), t.amount(e.Symbol, &e.Amount), e.What}
 	})
 }
 
 // Holds shows what is on hold, and what clears it.
 func (t *Terminal) Holds(ctx context.Context) error {
-	return list(ctx, t, "/v1/holds", "nothing is on hold", []string{"symbol", "side", "reason", "owner", "since", "evidence", "what clears it"}, func(h operator.HoldView) []string {
+	c := columns{names: []string{"symbol", "side", "reason", "owner", "since", "evidence", "what clears it"}, spare: []string{"owner", "side", "since"}}
+	return list(ctx, t, "/v1/holds", "nothing is on hold", c, func(h operator.HoldView) []string {
 		return []string{h.Symbol, orNone(string(h.Side)), string(h.Reason), h.Owner, instant(h.At), h.Evidence, h.Frees}
 	})
 }

@@ -1,7 +1,6 @@
 package terminal
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,10 +8,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"permitchain/ledger"
 	"permitchain/ledger/store"
@@ -24,14 +21,14 @@ type Terminal struct {
 	In    io.Reader
 	Out   io.Writer
 	JSON  bool
-	Fancy bool // a terminal: drawn tables
+	Width int // of the terminal; 0: there is none, and tables are for programs
 	Color bool
 	Door  Door
 	By    string // the user
 	// Unconfirmed refuses every action, where the mode wants a word that was not given.
 	Unconfirmed error
 
-	steps map[string]ledger.Qty // amounts of a symbol are padded to them
+	markets map[string]operator.MarketView // what amounts and prices are shown in
 }
 
 // call asks once and decodes the answer into out; with JSON the answer is the output.
@@ -52,11 +49,11 @@ func (t *Terminal) call(ctx context.Context, need Need, method, path string, in,
 		_, err = t.Out.Write(body)
 		return err
 	}
-	steps, err := client.Do(ctx, http.MethodGet, "/v1/markets", nil)
+	markets, err := client.Do(ctx, http.MethodGet, "/v1/markets", nil)
 	if err != nil {
 		return err
 	}
-	return json.Unmarshal(steps, &t.steps)
+	return json.Unmarshal(markets, &t.markets)
 }
 
 // say writes words that JSON output has no need for.
@@ -67,7 +64,7 @@ func (t *Terminal) say(format string, args ...any) {
 }
 
 // list shows a list as a table.
-func list[T any](ctx context.Context, t *Terminal, path, none string, header []string, row func(T) []string) error {
+func list[T any](ctx context.Context, t *Terminal, path, none string, c columns, row func(T) []string) error {
 	var items []T
 	if err := t.call(ctx, ToRead, http.MethodGet, path, nil, &items); err != nil || t.JSON {
 		return err
@@ -80,7 +77,7 @@ func list[T any](ctx context.Context, t *Terminal, path, none string, header []s
 		t.say("%s", none)
 		return nil
 	}
-	return t.table(header, rows)
+	return t.table(c, rows)
 }
 
 // Status shows how things stand; with check, anything that is wrong is a failure.
@@ -111,6 +108,9 @@ func (t *Terminal) Why(ctx context.Context, subject string) error {
 		for _, l := range e.Lines {
 			t.say("  - %s", l)
 		}
+		for _, l := range e.Brain {
+			t.say("  %s", l)
+		}
 	}
 	return nil
 }
@@ -121,7 +121,7 @@ func (t *Terminal) Plan(ctx context.Context, id string) error {
 	if err := t.call(ctx, ToRead, http.MethodGet, "/v1/plans/"+url.PathEscape(strings.ToLower(id)), nil, &d); err != nil || t.JSON {
 		return err
 	}
-	if err := t.table(planHeader, [][]string{t.planRow(d.PlanView)}); err != nil {
+	if err := t.table(planColumns, [][]string{t.planRow(d.PlanView)}); err != nil {
 		return err
 	}
 	t.say("journal records %v, configuration %.12s", d.Journal, d.Config)
@@ -150,7 +150,11 @@ func (t *Terminal) act(ctx context.Context, need Need, path string, o operator.O
 	if o.By = t.By; t.Unconfirmed != nil && need != ToRead {
 		return t.Unconfirmed
 	}
-	return t.call(ctx, need, http.MethodPost, path, o, out)
+	err := t.call(ctx, need, http.MethodPost, path, o, out)
+	if errors.Is(err, errCut) {
+		return fmt.Errorf("it may have been done all the same; permitchain status tells: %w", err)
+	}
+	return err
 }
 
 // Hold sets or clears the operator's hold.
@@ -173,7 +177,7 @@ func (t *Terminal) Sync(ctx context.Context, o operator.Order) error {
 	if err := t.act(ctx, Chain, "/v1/ledger/sync", o, &s); err != nil {
 		return err
 	}
-	step := t.steps[s.Symbol]
+	step := t.markets[s.Symbol].Step
 	t.say("ledger of %s: %s (was %s)", ledger.Key{Symbol: s.Symbol, Side: s.Side}.Label(), s.To.Padded(step), s.From.Padded(step))
 	return nil
 }
@@ -187,7 +191,20 @@ func (t *Terminal) Flatten(ctx context.Context, o operator.Order) error {
 	if len(results) == 0 {
 		t.say("nothing is held")
 	}
-	return t.results(results)
+	for _, r := range results {
+		t.tell(r)
+	}
+	return judge(results)
+}
+
+// Reload has the chain read its configuration again.
+func (t *Terminal) Reload(ctx context.Context) error {
+	var r operator.Reloaded
+	if err := t.act(ctx, Chain, "/v1/config/reload", operator.Order{}, &r); err != nil {
+		return err
+	}
+	t.say("%s", r.Result)
+	return nil
 }
 
 // Trade trades on the paper exchange as somebody else would.
@@ -198,122 +215,6 @@ func (t *Terminal) Trade(ctx context.Context, o operator.Order) error {
 	}
 	t.say("traded %s %s on the paper exchange, as somebody else", done.Qty, done.Symbol)
 	return nil
-}
-
-// results says what became of proposals, and fails unless all executed.
-func (t *Terminal) results(results []operator.Result) error {
-	bad, refused := 0, 0
-	for _, r := range results {
-		id := "no plan"
-		if r.ID != nil {
-			id = r.ID.Short()
-		}
-		// What became of it says it all, decision and reason included.
-		text := strings.TrimSpace(string(r.Decision) + " " + string(r.Reason) + " " + r.Became)
-		if r.Explain != "" {
-			text = r.Explain
-		}
-		if r.Reason == ledger.DuplicatePlan {
-			text = "duplicate of a plan on record: " + text
-		}
-		if r.Error != "" {
-			text += ": " + r.Error
-		}
-		t.say("%s: %s", id, text)
-		switch {
-		case r.Reason == ledger.InvalidProposal:
-			bad++
-		case r.Outcome == "" && r.Decision == ledger.Execute, r.Outcome == ledger.Executed, r.Outcome == ledger.WouldExecute:
-		default:
-			refused++
-		}
-	}
-	switch {
-	case bad > 0:
-		return operator.Failed(operator.BadRequest, "%d of %d proposals are malformed", bad, len(results))
-	case refused > 0:
-		return operator.Failed(operator.Refused, "%d of %d did not execute", refused, len(results))
-	}
-	return nil
-}
-
-// Submit proposes what a file says, one object or one a line, each when its symbol's pace allows it.
-func (t *Terminal) Submit(ctx context.Context, path string, wait bool) error {
-	text, err := t.readAll(path)
-	if err != nil {
-		return err
-	}
-	lines := [][]byte{bytes.TrimSpace(text)}
-	if !json.Valid(text) {
-		lines = bytes.Split(text, []byte("\n"))
-	}
-	if t.Unconfirmed != nil {
-		return t.Unconfirmed
-	}
-	client, err := t.Door.Open(ctx, Chain)
-	if err != nil {
-		return err
-	}
-	target := "/v1/proposals"
-	if wait {
-		target += "?wait=outcome"
-	}
-	var results []operator.Result
-	for _, line := range lines {
-		if len(bytes.TrimSpace(line)) == 0 {
-			continue
-		}
-		res, err := t.submit(ctx, client, target, line)
-		if err != nil {
-			return errors.Join(err, client.Close())
-		}
-		results = append(results, res)
-	}
-	if len(results) == 0 {
-		return errors.Join(operator.Failed(operator.BadRequest, "%s holds no proposal", path), client.Close())
-	}
-	return errors.Join(t.results(results), client.Close())
-}
-
-// readAll reads a file, or standard input for "-".
-func (t *Terminal) readAll(path string) ([]byte, error) {
-	if path == "-" {
-		return io.ReadAll(io.LimitReader(t.In, proposalsMax))
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, operator.Failed(operator.BadRequest, "read proposals: %v", err)
-	}
-	return text, nil
-}
-
-// proposalsMax bounds what is read from standard input.
-const proposalsMax = 1 << 20
-
-// submitTries bounds how often a proposal that came too soon is sent again.
-const submitTries = 10
-
-func (t *Terminal) submit(ctx context.Context, client *Client, target string, line []byte) (res operator.Result, err error) {
-	for try := 0; ; try++ {
-		body, err := client.Do(ctx, http.MethodPost, target, line)
-		if busy := (*operator.Failure)(nil); errors.As(err, &busy) && busy.Kind == operator.Busy && try < submitTries {
-			select {
-			case <-time.After(time.Second):
-				continue
-			case <-ctx.Done():
-				return res, ctx.Err()
-			}
-		}
-		if err != nil {
-			return res, err
-		}
-		if t.JSON {
-			if _, err := t.Out.Write(body); err != nil {
-				return res, err
-			}
-		}
-		return res, json.Unmarshal(body, &res)
-	}
 }
 
 // Backup copies the ledger while the chain goes on, or while none runs.

@@ -1,0 +1,101 @@
+package ledger
+
+import (
+	"slices"
+	"time"
+)
+
+func (s *State) foldFill(e *FillBooked, r Record) {
+	t := e.Trade
+	pos := s.Positions[t.Key]
+	pos.book(t.ID)
+	if t.At.After(pos.LastTradeAt) {
+		pos.LastTradeAt = t.At
+	}
+	change := t.Direction.Signed(t.Qty)
+	amount, entry := pos.Amount.Add(change), pos.Entry
+	if pos.Amount.Sign()*change.Sign() >= 0 {
+		cost := Notional(pos.Amount, pos.Entry).Add(Notional(t.Qty, t.Price))
+		entry = AveragePrice(cost, pos.Amount.Abs().Add(t.Qty))
+	} else if amount.Sign()*change.Sign() > 0 {
+		entry = t.Price
+	}
+	s.setAmount(pos, amount, entry, r.At, e.External)
+	if e.External {
+		return
+	}
+	i := s.Intents[t.ClientOrderID]
+	i.Booked = i.Booked.Add(t.Qty)
+	i.Executed = i.Executed.Max(i.Booked)
+	s.settle(i)
+	s.touch(IntentRef, i.ClientOrderID)
+	p := s.plan(i.Plan, r.Seq)
+	step := &p.Steps[i.Step]
+	step.Filled = step.Filled.Add(t.Qty)
+	step.Quote = step.Quote.Add(Notional(t.Qty, t.Price))
+	if i.Kind != CloseStep {
+		return
+	}
+	if step.Outcome.Final() {
+		s.reclaim(p, i.Step, pos, r.At)
+	}
+	pos.completeTranches(p.Proposal.Action)
+}
+
+// reclaim takes back what a step's end released: a trade has come to light after it.
+func (s *State) reclaim(p *Plan, n int, pos *Position, at time.Time) {
+	step, a := &p.Steps[n], p.Proposal.Action
+	if _, claimed := pos.Tranches[a]; a.IsTranche() && !claimed {
+		if pos.Tranches == nil {
+			pos.Tranches = map[Action]Tranche{}
+		}
+		pos.Tranches[a] = Tranche{Amount: step.Position.Exchange.Abs(), Plan: p.ID}
+	}
+	if u := s.useOf(p, n); u != nil {
+		u.Notional = step.Quote
+	} else if step.Governor.Budget != Unbudgeted {
+		s.use(p.Proposal.Symbol, Use{Plan: p.ID, Step: n, Budget: step.Governor.Budget, At: at, Notional: step.Quote, Spent: true})
+	}
+}
+
+// setAmount changes a position. Only trades of others, and the operator, begin a
+// new epoch: an order of ours that crosses zero closed what the ledger had missed.
+func (s *State) setAmount(p *Position, amount Qty, entry Price, at time.Time, opens bool) {
+	if opens && amount.Sign() != 0 && amount.Sign() != p.Amount.Sign() {
+		p.Epoch++
+		p.OpenedAt, p.Tranches, p.High, p.Low = at, nil, entry, entry
+	}
+	if amount.IsZero() {
+		entry = Price{}
+	}
+	p.Amount, p.Entry, p.UpdatedAt = amount, entry, at
+	p.Version++
+	s.touch(PositionRef, p.Key.String())
+}
+
+func (p *Position) book(id int64) {
+	i, _ := slices.BinarySearch(p.Beyond, id)
+	p.Beyond = slices.Insert(p.Beyond, i, id)
+}
+
+func (p *Position) moveCursor(to int64) {
+	p.Cursor = max(p.Cursor, to)
+	p.Beyond = slices.DeleteFunc(p.Beyond, func(id int64) bool { return id <= p.Cursor })
+	if len(p.Beyond) == 0 {
+		p.Beyond = nil
+	}
+}
+
+// completeTranches marks a tranche done, and the lower ones with it.
+func (p *Position) completeTranches(a Action) {
+	t, ok := p.Tranches[a]
+	if !ok {
+		return
+	}
+	for _, lower := range Tranches {
+		p.Tranches[lower] = Tranche{Amount: t.Amount, Plan: t.Plan, Done: true}
+		if lower == a {
+			return
+		}
+	}
+}
