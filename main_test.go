@@ -354,8 +354,10 @@ func (d *drill) ready() (s drillStatus, ok bool) {
 func (d *drill) acts(computedAt time.Time) []drillAct {
 	at := computedAt.UTC().Format("2006-01-02T15:04:05.000Z")
 	propose := func(symbol, action string) drillAct {
-		return drillAct{symbol + " " + action, "/v1/proposals?wait=outcome",
-			fmt.Sprintf(`{"symbol":%q,"side":"BOTH","action":%q,"kill_score":0.7,"computed_at":%q}`, symbol, action, at)}
+		return drillAct{
+			symbol + " " + action, "/v1/proposals?wait=outcome",
+			fmt.Sprintf(`{"symbol":%q,"side":"BOTH","action":%q,"kill_score":0.7,"computed_at":%q}`, symbol, action, at),
+		}
 	}
 	return []drillAct{
 		propose("BTCUSDT", "PARTIAL_25"),          // executes

@@ -209,6 +209,7 @@ func (c *chain) folded(events []ledger.Event) {
 		case ledger.KindFillBooked, ledger.KindLedgerOpened, ledger.KindLedgerAdjusted, ledger.KindLedgerResidual, ledger.KindStepGranted,
 			ledger.KindStepEnded, ledger.KindIntentAnswered, ledger.KindStopGone:
 			c.changed.Ring()
+		default: // Says nothing about what is held.
 		}
 	}
 }

@@ -86,7 +86,8 @@ func numbers(r Rules, s *ledger.State, p ledger.Proposal, reason ledger.Reason, 
 	case reason == ledger.StaleProposal:
 		return ledger.Facts{
 			{Name: "age", Value: now.Sub(p.ComputedAt).Round(time.Millisecond).String()},
-			{Name: "proposal_ttl", Value: r.ProposalTTL.String()}, {Name: "ahead_max", Value: maxAhead.String()},
+			{Name: "proposal_ttl", Value: r.ProposalTTL.String()},
+			{Name: "ahead_max", Value: maxAhead.String()},
 		}
 	case reason == ledger.TrancheDone:
 		t := pos.Tranches[p.Action]

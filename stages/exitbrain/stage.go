@@ -98,7 +98,7 @@ func (b *Stage) Run(stop pipeline.Stop) error {
 		case bar := <-b.Bars:
 			proposals = b.onBar(stop.Hard, bar)
 		case f := <-b.fetched:
-			proposals = b.onFetched(f)
+			b.onFetched(f)
 		case <-b.Marked:
 			proposals = b.onMarks()
 		case <-b.Changed:
@@ -178,23 +178,22 @@ func (s *symbol) current(now time.Time) bool {
 const barGrace = 5 * time.Second
 
 // onFetched begins a market anew from its past.
-func (b *Stage) onFetched(f fetched) []ledger.Proposal {
+func (b *Stage) onFetched(f fetched) {
 	s := b.symbols[f.symbol]
 	s.fetching = false
 	if f.err != nil {
 		s.see(fmt.Sprintf("bars could not be read: %v", f.err), b.Log)
-		return nil
+		return
 	}
 	s.market, s.lastBar = NewMarket(s.config.MarketParams), ledger.Bar{}
 	for _, bar := range f.bars {
 		if why := s.add(bar); why != "" {
 			s.see(why, b.Log)
-			return nil
+			return
 		}
 	}
 	s.see(s.state(), b.Log)
 	b.show(s)
-	return nil
 }
 
 // add takes one bar in; it says what is wrong with it.

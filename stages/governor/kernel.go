@@ -182,8 +182,10 @@ func (j judge) daily(v *ledger.Verdict) (ledger.Verdict, bool) {
 		return ledger.Verdict{}, false
 	}
 	facts := ledger.Facts{
-		{Name: "used_usd", Value: used.Fixed(2)}, {Name: "this_usd", Value: v.Notional.Fixed(2)},
-		{Name: "limit_usd", Value: j.DailyNotional.String()}, {Name: "left_usd", Value: left.Fixed(2)},
+		{Name: "used_usd", Value: used.Fixed(2)},
+		{Name: "this_usd", Value: v.Notional.Fixed(2)},
+		{Name: "limit_usd", Value: j.DailyNotional.String()},
+		{Name: "left_usd", Value: left.Fixed(2)},
 	}
 	if j.OnDailyLimit != TrimTo || fits.Sign() <= 0 || fits.Less(b.Lot.Min) {
 		return deny(ledger.DailyLimit, Tomorrow(j.now), facts...), true

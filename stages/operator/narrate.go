@@ -249,6 +249,7 @@ func (n *Narrator) ended(ctx context.Context, e *ledger.PlanEnded, at time.Time)
 		level = zerolog.WarnLevel
 	case ledger.Failed:
 		level = zerolog.ErrorLevel
+	default: // As it should be, or not yet known.
 	}
 	word, rest, _ := strings.Cut(text, " ")
 	return line{level, p.Key().Label(), e.ID, fmt.Sprintf("%s %s %s", strings.ToUpper(strings.TrimSuffix(word, ":")), p.Proposal.Action, rest)}

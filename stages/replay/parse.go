@@ -109,7 +109,7 @@ func isLayout(line string) bool {
 	if line == "" || strings.HasPrefix(line, "```") || strings.HasPrefix(line, "~~~") {
 		return true
 	}
-	return len(line) >= 3 && strings.Trim(line, line[:1]) == "" && strings.Contains("-*_=", line[:1])
+	return len(line) >= 3 && strings.Trim(line, line[:1]) == "" && strings.ContainsAny(line[:1], "-*_=")
 }
 
 // unmarked takes off what makes a line an item of a list or a quotation.
