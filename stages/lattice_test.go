@@ -46,7 +46,7 @@ var kernels = []string{
 	"ledger/amount.go", "ledger/book.go", "ledger/check.go", "ledger/event.go", "ledger/fold.go", "ledger/noun.go", "ledger/plan.go", "ledger/position.go", "ledger/state.go",
 	"exchange/filter.go", "stages/governor/kernel.go", "stages/reconcile/permit.go", "stages/reconcile/drift.go",
 	"stages/exitbrain/params.go", "stages/exitbrain/stats.go", "stages/exitbrain/marketstate.go", "stages/exitbrain/incremental.go",
-	"stages/exitbrain/slopemedian.go", "stages/exitbrain/harvest.go", "stages/exitbrain/triggers.go", "stages/exitbrain/pulse.go",
+	"stages/exitbrain/slopemedian.go", "stages/exitbrain/slopeselect.go", "stages/exitbrain/harvest.go", "stages/exitbrain/triggers.go", "stages/exitbrain/pulse.go",
 	"stages/apply/plan.go", "stages/apply/execute.go", "stages/apply/resolve.go", "stages/apply/stop.go",
 }
 

@@ -37,12 +37,13 @@ func EvalMarketState(r io.Reader, w io.Writer, p MarketParams) (failed int, err 
 	if err := firstProblem(p.Problems()); err != nil {
 		return 0, err
 	}
+	slopes := &slopeSelector{}
 	return evalLines(r, w, func(line []byte) (json.RawMessage, any, error) {
 		var q marketLine
 		if err := json.Unmarshal(line, &q); err != nil {
 			return idOf(line), nil, badJSON(err)
 		}
-		out, err := q.run(p)
+		out, err := q.run(p, slopes)
 		return q.ID, out, err
 	})
 }
@@ -333,14 +334,14 @@ type marketOut struct {
 }
 
 // run computes the state of the line's prices with p and its theta.
-func (q *marketLine) run(p MarketParams) (any, error) {
+func (q *marketLine) run(p MarketParams, slopes *slopeSelector) (any, error) {
 	if q.Prices == nil {
 		return nil, errors.New("prices are missing")
 	}
 	if err := p.overlay(q.Theta); err != nil {
 		return nil, err
 	}
-	s, err := StateOf(&p, q.Prices)
+	s, err := stateOf(&p, q.Prices, slopes.slope)
 	if errors.Is(err, ErrTooFew) {
 		return json.RawMessage("null"), nil
 	}

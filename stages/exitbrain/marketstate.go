@@ -29,6 +29,11 @@ var ErrTooFew = errors.New("too few closes for a market state")
 
 // StateOf computes the market state of the last closes, oldest first, from nothing. Market does the same by steps.
 func StateOf(p *MarketParams, closes []float64) (MarketState, error) {
+	return stateOf(p, closes, slope)
+}
+
+// stateOf is StateOf with a way to compute slopes: slope, or what gives the same.
+func stateOf(p *MarketParams, closes []float64, slope func(Slope, []float64) float64) (MarketState, error) {
 	n := p.Closes()
 	if len(closes) < n {
 		return MarketState{}, ErrTooFew
