@@ -229,7 +229,7 @@ func (s *State) checkIntent(i *Intent, now time.Time) error {
 
 // checkStopIntent: a stop follows the amount of its position for as long as the epoch lives, so its grant does not expire.
 func (s *State) checkStopIntent(i *Intent) error {
-	if s.Positions[i.Key] == nil || i.Trigger.Sign() <= 0 {
+	if p := s.Positions[i.Key]; p == nil || i.Trigger.Sign() <= 0 || p.Amount.Sign() != i.Exchange.Sign() {
 		return broken("S5", "stop %s has no ledger or no trigger", i.ClientOrderID)
 	}
 	return nil

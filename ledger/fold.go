@@ -216,6 +216,8 @@ func (s *State) foldGrant(e *StepGranted, r Record) {
 		claim := Tranche{Amount: step.Position.Exchange.Abs(), Plan: p.ID}
 		if was, ok := pos.Tranches[a]; ok && was.Done {
 			claim.Was = &was
+		} else if ok {
+			claim.Was = was.Was
 		}
 		pos.Tranches[a] = claim
 		s.touch(PositionRef, pos.Key.String())

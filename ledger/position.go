@@ -37,24 +37,27 @@ func (s *State) foldFill(e *FillBooked, r Record) {
 		return
 	}
 	if step.Outcome.Final() {
-		s.reclaim(p, i.Step, pos, r.At)
+		s.reclaim(p, i, pos, r.At)
 	}
-	pos.completeTranches(p.Proposal.Action)
+	if i.Epoch == pos.Epoch { // The fill of an order of an earlier life says nothing of this one's tranches.
+		pos.completeTranches(p.Proposal.Action)
+	}
 }
 
-// reclaim takes back what a step's end released: a trade has come to light after it.
-func (s *State) reclaim(p *Plan, n int, pos *Position, at time.Time) {
-	step, a := &p.Steps[n], p.Proposal.Action
-	if _, claimed := pos.Tranches[a]; a.IsTranche() && !claimed {
+// reclaim takes back what a step's end released: a trade of its order has come to light after it.
+func (s *State) reclaim(p *Plan, i *Intent, pos *Position, at time.Time) {
+	step, a := &p.Steps[i.Step], p.Proposal.Action
+	size := step.Position.Exchange.Abs()
+	if t, known := pos.Tranches[a]; a.IsTranche() && i.Epoch == pos.Epoch && (!known || t.Done && t.Amount.Less(size)) {
 		if pos.Tranches == nil {
 			pos.Tranches = map[Action]Tranche{}
 		}
-		pos.Tranches[a] = Tranche{Amount: step.Position.Exchange.Abs(), Plan: p.ID}
+		pos.Tranches[a] = Tranche{Amount: size, Plan: p.ID}
 	}
-	if u := s.useOf(p, n); u != nil {
+	if u := s.useOf(p, i.Step); u != nil {
 		u.Notional = step.Quote
 	} else if step.Governor.Budget != Unbudgeted {
-		s.use(p.Proposal.Symbol, Use{Plan: p.ID, Step: n, Budget: step.Governor.Budget, At: at, Notional: step.Quote, Spent: true})
+		s.use(p.Proposal.Symbol, Use{Plan: p.ID, Step: i.Step, Budget: step.Governor.Budget, At: at, Notional: step.Quote, Spent: true})
 	}
 }
 

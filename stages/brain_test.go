@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -287,6 +288,78 @@ func TestWhatIsDoubtfulIsNoOpinion(t *testing.T) {
 			if after := strings.Join(r.views.Of("BTCUSDT"), "\n"); after != view || s.asked != 1 {
 				r.t.Errorf("%s became %s", view, after)
 			}
+		})
+	})
+}
+
+// TestAFlappingMarkKeepsTheGap: crossing a threshold to and fro is not tightening each time.
+func TestAFlappingMarkKeepsTheGap(t *testing.T) {
+	inBrain(t, wide+"exit_brain: {enabled: true, kill_threshold: 0.99, lock_margin: -0.1}\nsymbols: [BTCUSDT]\n", func(r *rig, s *script) {
+		r.put(btc, ledger.HoldOperator)
+		for range 20 {
+			s.mark("89800")
+			r.wait(100 * time.Millisecond)
+			s.mark("89000")
+			r.wait(100 * time.Millisecond)
+		}
+		if n := len(proposed(r)); n != 2 {
+			r.t.Errorf("%d proposals in 4 s, two are wanted", n)
+		}
+	})
+}
+
+// stuck holds back answers with bars while it is told to.
+type stuck struct {
+	*script
+	hold atomic.Bool
+	free chan struct{}
+}
+
+func (s *stuck) Bars(ctx context.Context, symbol string, limit int) ([]ledger.Bar, error) {
+	if s.hold.Load() {
+		select {
+		case <-s.free:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return s.script.Bars(ctx, symbol, limit)
+}
+
+// TestBarsThatDoNotCome: they keep neither a stop waiting, nor the brain blind when the rules were changed meanwhile.
+func TestBarsThatDoNotCome(t *testing.T) {
+	begin := func(t *testing.T) (*rig, *stuck) {
+		var s *stuck
+		r := start(t, t.TempDir(), calm, func(h *hostile) {
+			s = &stuck{script: newScript(h.Exchange), free: make(chan struct{})}
+			h.Exchange = s
+		})
+		<-s.begun
+		r.wait(settled)
+		s.hold.Store(true)
+		s.bar("87500", 1) // A gap: the past is asked for.
+		return r, s
+	}
+	t.Run("a stop does not wait", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r, _ := begin(t)
+			at := time.Now()
+			if r.stop(); time.Since(at) > 0 {
+				t.Errorf("the stop took %s", time.Since(at))
+			}
+		})
+	})
+	t.Run("an answer to an older question is not believed", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r, s := begin(t)
+			if _, err := r.reload(strings.Replace(calm, "lock_r: 100", "lock_r: 100, vol_window: 280", 1)); err != nil {
+				t.Fatal(err)
+			}
+			s.hold.Store(false)
+			close(s.free)
+			r.wait(6 * time.Second)
+			s.mark("90600")
+			wantProposed(r, ledger.Partial25)
 		})
 	})
 }

@@ -130,6 +130,7 @@ type chain struct {
 	syncs      chan reconcile.Sync
 	reloads    chan exitbrain.Reload
 	asked      chan reloadRequest // for a reload, by the operator
+	deaf       chan struct{}      // closed when no reload is taken up any more
 	inForce    *Config            // the configuration since the last reload; only serveReloads looks at it
 	bars       chan ledger.Bar
 	marked     pipeline.Bell
@@ -143,7 +144,7 @@ func newChain(o Options, st *store.Store, x exchange.Exchange, markets map[strin
 	return &chain{
 		Options: o, inForce: o.Config, store: st, exchange: x, board: exchange.NewBoard(markets), paperTrade: trade, booted: make(chan struct{}),
 		external: make(chan exitbrain.Offer, externalMax), flattens: make(chan apply.Flatten), syncs: make(chan reconcile.Sync),
-		reloads: make(chan exitbrain.Reload), asked: make(chan reloadRequest), bars: make(chan ledger.Bar, barsMax), marked: pipeline.NewBell(), changed: pipeline.NewBell(),
+		reloads: make(chan exitbrain.Reload), asked: make(chan reloadRequest), deaf: make(chan struct{}), bars: make(chan ledger.Bar, barsMax), marked: pipeline.NewBell(), changed: pipeline.NewBell(),
 	}
 }
 

@@ -28,6 +28,7 @@ var ErrNeedsRestart = errors.New("only exit_brain and log can be changed without
 
 // serveReloads takes reloads up, one after the other, until it is stopped.
 func (c *chain) serveReloads(stop pipeline.Stop) error {
+	defer close(c.deaf)
 	for {
 		select {
 		case <-c.Hangup:
@@ -50,6 +51,8 @@ func (c *chain) Reload(ctx context.Context) (string, error) {
 	r := pipeline.Ask[struct{}, reloadResult](struct{}{})
 	select {
 	case c.asked <- r:
+	case <-c.deaf:
+		return "", errors.New("the chain is stopping")
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}

@@ -195,3 +195,35 @@ func TestAStopIsNeverLoosened(t *testing.T) {
 		})
 	})
 }
+
+// TestAStopNeverTurnsAround: when a close takes off a step more than the ledger knew of, the stop goes, and none is sent the other way.
+func TestAStopNeverTurnsAround(t *testing.T) {
+	for mode, config := range map[string]string{
+		"hedge":   "paper: {hedge: true, positions: {'BTCUSDT:LONG': '0.046'}, ledger: {'BTCUSDT:LONG': '0.045'}}",
+		"one-way": "paper: {ledger: {BTCUSDT: '0.045'}}",
+	} {
+		t.Run(mode, func(t *testing.T) {
+			inBubble(t, wide+config, func(r *rig) {
+				r.wait(settled)
+				side := func(p *ledger.Proposal) {
+					if mode == "hedge" {
+						p.Side = ledger.Long
+					}
+				}
+				r.executed(proposal(ledger.UpdateSL, withSL("50000"), side))
+				r.wait(settled)
+				r.executed(proposal(ledger.FullClose, side))
+				r.wait(time.Minute)
+				for _, o := range r.hostile.orders() {
+					if o.Direction != ledger.Sell {
+						r.t.Errorf("%s would %s %s", o.ClientOrderID, o.Direction, o.Qty)
+					}
+				}
+				if ids := stands(r); len(ids) != 0 {
+					r.t.Errorf("flat, and %v stands", ids)
+				}
+				r.agree() // The step too much was written off as a residual.
+			})
+		})
+	}
+}

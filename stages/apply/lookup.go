@@ -109,8 +109,12 @@ func (a *Stage) learn(hard context.Context, l Lookup) error {
 func (a *Stage) learnStop(hard context.Context, i ledger.Intent, l Lookup) error {
 	failed := false
 	err := a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
-		failed = i.State != ledger.NotPlaced && s.Intents[l.ID].State == ledger.NotPlaced
-		if s.Intents[l.ID].State != ledger.Standing {
+		known := s.Intents[l.ID]
+		if known == nil {
+			return st // Gone, and so old that it has left memory.
+		}
+		failed = i.State != ledger.NotPlaced && known.State == ledger.NotPlaced
+		if known.State != ledger.Standing {
 			return st
 		}
 		e, negatives := Gone(s, l, a.negatives[l.ID])

@@ -21,7 +21,8 @@ func Tend(r Rules, s *ledger.State, pos *ledger.Position, see Sight, now time.Ti
 	p := s.Plans[i.Plan]
 	want := stopQty(see.Lot, pos.Amount)
 	switch {
-	case pos.Amount.IsZero() || stop.Epoch != pos.Epoch:
+	// Flat, another life, or across zero: an order of ours may have taken off more than the ledger knew of.
+	case pos.Amount.Sign()*i.Exchange.Sign() <= 0 || stop.Epoch != pos.Epoch:
 		st.Effects = append(st.Effects, Effect{Cancel: &Cancel{pos.Key, stop.ClientOrderID}})
 	case stop.Qty.Equal(want), s.UnresolvedOn(pos.Key, ledger.CloseStep) != nil, i.Booked.Sign() > 0:
 	case now.Before(retryStop(r, s, &p.Steps[i.Step], want)):
@@ -36,9 +37,9 @@ func Tend(r Rules, s *ledger.State, pos *ledger.Position, see Sight, now time.Ti
 // stopQty is what a stop covers: the position, or as much of it as one order may be.
 func stopQty(lot ledger.Lot, amount ledger.Qty) ledger.Qty {
 	if lot.Max.Sign() > 0 {
-		return amount.Abs().Min(lot.Max)
+		amount = amount.Abs().Min(lot.Max)
 	}
-	return amount.Abs()
+	return amount.Abs().FloorTo(lot.Step)
 }
 
 // retryStop is when a stop over this quantity may be sent again: refusals are answered by waiting, ever

@@ -9,8 +9,9 @@ import (
 // pulse is what was proposed of a position last; it decides whether an opinion is said again.
 type pulse struct {
 	epoch  int64
-	action ledger.Action
+	action ledger.Action // the opinion since, which may be to hold
 	stop   ledger.Price
+	said   ledger.Action // what was proposed at at
 	at     time.Time
 }
 
@@ -49,12 +50,12 @@ func (p *pulse) say(c Config, epoch int64, o opinion, now time.Time) bool {
 	case o.action == ledger.Hold:
 		p.action, p.stop = o.action, o.stop
 		return false
-	case changed && severity(o.action) <= severity(p.action) && now.Sub(p.at) < c.MinGap:
+	case changed && severity(o.action) <= severity(p.said) && now.Sub(p.at) < c.MinGap:
 		return false
 	case !changed && now.Sub(p.at) < c.interval(o.action):
 		return false
 	}
-	p.action, p.stop, p.at = o.action, o.stop, now
+	p.action, p.stop, p.said, p.at = o.action, o.stop, o.action, now
 	return true
 }
 
@@ -110,7 +111,7 @@ func (h Held) tightens(stop ledger.Price) bool {
 // HeldOf is what the ledger knows of a position; nil where there is nothing to judge.
 func HeldOf(s *ledger.State, k ledger.Key) *Held {
 	p := s.Positions[k]
-	if p == nil || p.Amount.IsZero() || p.Entry.Sign() <= 0 {
+	if p == nil || p.Amount.IsZero() || p.Entry.Sign() <= 0 { // Without an entry price there is no R.
 		return nil
 	}
 	h := &Held{Key: k, Amount: p.Amount, Entry: p.Entry, Epoch: p.Epoch, OpenedAt: p.OpenedAt, Done: map[ledger.Action]ledger.Qty{}, High: p.High, Low: p.Low}

@@ -70,12 +70,16 @@ type position struct {
 
 type fetched struct {
 	symbol string
+	params MarketParams // what they were asked for
 	bars   []ledger.Bar
 	err    error
 }
 
 // retryEvery is how often bars are asked for again where there were none.
 const retryEvery = 5 * time.Second
+
+// fetchMax is how long an answer with bars is awaited.
+const fetchMax = 20 * time.Second
 
 // Run works until it is stopped.
 func (b *Stage) Run(stop pipeline.Stop) error {
@@ -96,7 +100,7 @@ func (b *Stage) Run(stop pipeline.Stop) error {
 				return nil
 			}
 		case bar := <-b.Bars:
-			proposals = b.onBar(stop.Hard, bar)
+			proposals = b.onBar(stop.Hard, asking, bar)
 		case f := <-b.fetched:
 			b.onFetched(f)
 		case <-b.Marked:
@@ -160,10 +164,12 @@ func (b *Stage) fill(ctx context.Context) {
 			continue
 		}
 		s.fetching = true
-		name, limit := s.name, min(s.config.Closes(), exchange.BarsPage)
+		name, params := s.name, s.config.MarketParams
 		b.asking.Go(func() {
-			bars, err := b.Exchange.Bars(ctx, name, limit)
-			pipeline.Send(ctx, b.fetched, fetched{name, bars, err})
+			patience, cancel := context.WithTimeout(ctx, fetchMax)
+			defer cancel()
+			bars, err := b.Exchange.Bars(patience, name, min(params.Closes(), exchange.BarsPage))
+			pipeline.Send(ctx, b.fetched, fetched{name, params, bars, err})
 		})
 	}
 }
@@ -180,7 +186,9 @@ const barGrace = 5 * time.Second
 // onFetched begins a market anew from its past.
 func (b *Stage) onFetched(f fetched) {
 	s := b.symbols[f.symbol]
-	s.fetching = false
+	if s.fetching = false; f.params != s.config.MarketParams {
+		return // The rules were changed meanwhile: the next look asks for what they need.
+	}
 	if f.err != nil {
 		s.see(fmt.Sprintf("bars could not be read: %v", f.err), b.Log)
 		return
@@ -228,7 +236,7 @@ func (s *symbol) see(blind string, log zerolog.Logger) {
 }
 
 // onBar takes a closed bar in. One that was seen before is dropped; one that leaves a gap has the past read again.
-func (b *Stage) onBar(hard context.Context, bar ledger.Bar) []ledger.Proposal {
+func (b *Stage) onBar(hard, asking context.Context, bar ledger.Bar) []ledger.Proposal {
 	s := b.symbols[bar.Symbol]
 	if s == nil || !s.config.Enabled || s.fetching || s.lastBar.CloseAt.IsZero() || bar.CloseAt.Before(s.lastBar.CloseAt) || bar.CloseAt.Equal(s.lastBar.CloseAt) {
 		return nil
@@ -236,7 +244,7 @@ func (b *Stage) onBar(hard context.Context, bar ledger.Bar) []ledger.Proposal {
 	if why := s.add(bar); why != "" {
 		s.see(why, b.Log)
 		s.lastBar = ledger.Bar{}
-		b.fill(hard)
+		b.fill(asking)
 		return nil
 	}
 	s.see(s.state(), b.Log)
@@ -290,15 +298,18 @@ func (b *Stage) judge(s *symbol, m ledger.Mark) []ledger.Proposal {
 		b.show(s)
 		return nil
 	}
-	s.see("", b.Log)
 	state, _ := s.market.State() // doubt has asked.
 	var proposals []ledger.Proposal
 	for _, p := range s.held {
-		if p.judge(s, &state, m, b.Log) && p.pulse.say(s.config, p.Epoch, opinionOf(p.last.Action, p.stop(), p.Held), m.At) {
+		if !p.judge(s, &state, m, b.Log) {
+			return proposals
+		}
+		if p.pulse.say(s.config, p.Epoch, opinionOf(p.last.Action, p.stop(), p.Held), m.At) {
 			proposals = append(proposals, p.proposal(time.Now()))
 			b.show(s)
 		}
 	}
+	s.see("", b.Log)
 	return proposals
 }
 
