@@ -99,7 +99,12 @@ func evalLines(r io.Reader, w io.Writer, run func(line []byte) (id json.RawMessa
 			failed++
 			reply = failure{id, wrong.Error()}
 		}
-		if err := encode.Encode(reply); err != nil {
+		err := encode.Encode(reply)
+		if unsaid := (*json.UnsupportedValueError)(nil); errors.As(err, &unsaid) { // An answer that is no number is none.
+			failed++
+			err = encode.Encode(failure{id, "the answer is out of range: " + unsaid.Str})
+		}
+		if err != nil {
 			return failed, fmt.Errorf("write line: %w", err)
 		}
 		if in.Buffered() == 0 { // Nothing more waits to be read: whoever sent this may wait for its answer.

@@ -64,6 +64,18 @@ func TestEvalMarketStateLines(t *testing.T) {
 	}
 }
 
+// TestAnAnswerThatIsNoNumberEndsNothing: the line says so, and the next is answered.
+func TestAnAnswerThatIsNoNumberEndsNothing(t *testing.T) {
+	huge := "[" + strings.TrimSuffix(strings.Repeat("1e308,", 300), ",") + "]"
+	in := `{"id":1,"theta":{"epsilon":1.7e308},"prices":` + huge + "}\n" + `{"id":2,"prices":[1]}` + "\n"
+	var out bytes.Buffer
+	failed, err := EvalMarketState(strings.NewReader(in), &out, specMarketParams())
+	want := `{"id":1,"error":"the answer is out of range: NaN"}` + "\n" + `{"id":2,"out":null}` + "\n"
+	if out.String() != want || failed != 1 || err != nil {
+		t.Errorf("%d errors, %v, %s", failed, err, out.String())
+	}
+}
+
 func TestEvalReportsItsOwnTroubles(t *testing.T) {
 	broken := errors.New("broken")
 	if _, err := EvalHarvest(io.MultiReader(strings.NewReader(goodLine+"\n"), iotest.ErrReader(broken)), io.Discard, specHarvestParams()); !errors.Is(err, broken) {
