@@ -182,7 +182,7 @@ func TestBoundsOfLimits(t *testing.T) {
 		{"reconcile", "snapshot_interval", "499ms", "500ms", "10s", "10001ms"},
 		{"reconcile", "stale_after", "4999ms", "5s", "10m", "601s"},
 		{"reconcile", "tolerance_pct", "0", "0.001", "100", "100.001"},
-		{"reconcile", "cooldown", "-1ms", "0s", "24h", "25h"},
+		{"reconcile", "cooldown", "999ms", "1s", "24h", "25h"},
 		{"reconcile", "permit_ttl", "1200ms", "1201ms", "10m", "601s"},
 		{"paper", "seed", "-1", "0", "9223372036854775807", "9223372036854775808"},
 		{"paper", "speed", "0", "0.001", "1000", "1000.001"},

@@ -234,7 +234,7 @@ func (r *configReader) parameters(c SymbolConfig) {
 	if rec.ToleranceUSD.Sign() < 0 {
 		r.refuse(got("must not be negative", rec.ToleranceUSD.String()), "reconcile.tolerance_usd")
 	}
-	span(r, "reconcile.cooldown", rec.Cooldown, 0, day)
+	span(r, "reconcile.cooldown", rec.Cooldown, time.Second, day) // Without one, orders that fill nothing could follow each other at once.
 	span(r, "reconcile.permit_ttl", rec.PermitTTL, time.Second, 10*time.Minute)
 	r.together(c)
 }
