@@ -67,7 +67,6 @@ const (
 	ModeDryRun        Reason = "dry_run"
 	Restarted         Reason = "restarted"
 	OrderNotPlaced    Reason = "order_not_placed"
-	OrderUnknown      Reason = "order_unknown"
 	OrderUnfilled     Reason = "order_unfilled"
 	GrantExpired      Reason = "grant_expired"
 	NothingLeft       Reason = "nothing_left_to_close"
@@ -149,7 +148,6 @@ var Reasons = []ReasonInfo{
 	{ModeDryRun, "execution", "decided, and not sent, because the mode is dry_run", "run in mode testnet or live"},
 	{Restarted, "execution", "the process ended before an order was promised", "a new proposal"},
 	{OrderNotPlaced, "execution", "the exchange refused the order", "the message says why"},
-	{OrderUnknown, "execution", "whether the order executed is not yet known; it is never sent again", "looked up until found; see permitchain orders ls"},
 	{OrderUnfilled, "execution", "the order filled nothing, or not all of it", "a new proposal"},
 	{GrantExpired, "execution", "the permits' time ran out before the rest could be sent", "a new proposal"},
 	{NothingLeft, "execution", "nothing is left to close", "nothing needs to be done"},

@@ -112,3 +112,48 @@ func TestTheFoldRefusesASecondUse(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatARefusedOrderLeaves: a plan whose first order was refused ends by the grant's time, or with nothing left to close.
+func TestWhatARefusedOrderLeaves(t *testing.T) {
+	cases := []struct {
+		name   string
+		after  time.Duration
+		held   string
+		reason ledger.Reason
+	}{
+		{"the grant has run out", time.Minute, "0.046", ledger.GrantExpired},
+		{"the position is flat", 10 * time.Second, "0", ledger.NothingLeft},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			s, p := planned(t, verdict(ledger.Allow, ledger.WithinLimits), verdict(ledger.Allow, ledger.PositionAgrees))
+			fold(t, s, now, apply.Join(rules, s, p, sight, now).Events...)
+			fold(t, s, now, &ledger.IntentAnswered{ClientOrderID: p.Orders()[0], State: ledger.NotPlaced})
+			held := ledger.Holding{Key: p.Key(), Amount: ledger.MustQty(c.held)}
+			fold(t, s, now, &ledger.LedgerAdjusted{Holding: held, From: ledger.MustQty("0.046"), Who: "test"})
+			at := now.Add(c.after)
+			see := sight
+			see.At, see.Snapshot = at, &ledger.Snapshot{SentAt: at, Holdings: []ledger.Holding{held}}
+			st, until := apply.Advance(rules, s, p, see, at)
+			fold(t, s, at, st.Events...)
+			if p.Outcome != ledger.Failed || p.Reason != c.reason || !until.IsZero() || len(st.Effects) != 0 {
+				t.Fatalf("%s, until %v, %d effects", p.Fate(), until, len(st.Effects))
+			}
+		})
+	}
+}
+
+// TestRestartEndsWhatHasNoOrder: and what has one is unknown, never taken for not placed.
+func TestRestartEndsWhatHasNoOrder(t *testing.T) {
+	s, p := planned(t, verdict(ledger.Allow, ledger.WithinLimits), nil)
+	fold(t, s, now, apply.Restart(s).Events...)
+	if p.Outcome != ledger.Denied || p.Reason != ledger.Restarted {
+		t.Errorf("without an order: %s", p.Fate())
+	}
+	s, p = planned(t, verdict(ledger.Allow, ledger.WithinLimits), verdict(ledger.Allow, ledger.PositionAgrees))
+	fold(t, s, now, apply.Join(rules, s, p, sight, now).Events...)
+	fold(t, s, now, apply.Restart(s).Events...)
+	if p.Outcome != ledger.OutcomeUnknown || s.Intents[p.Orders()[0]].State != ledger.Unknown {
+		t.Errorf("with an order: %s", p.Fate())
+	}
+}
