@@ -4,7 +4,7 @@ BIN := bin/permitchain
 # The race detector needs a C compiler; without one the tests run all the same, and say so.
 RACE := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 
-.PHONY: build run test bench lint clean
+.PHONY: build run test e2e bench lint clean
 
 build: ## build the binary
 	$(GO) build -trimpath -o $(BIN) .
@@ -16,6 +16,9 @@ test: ## vet and test everything
 	@if [ -z "$(RACE)" ]; then echo "no C compiler: testing without -race (apt-get install gcc libc6-dev)"; fi
 	$(GO) vet ./...
 	$(GO) test $(RACE) -parallel 8 ./...
+
+e2e: build ## prove the whole of it: an exchange and a chain, two processes, from denied drift to a booked fill
+	PERMITCHAIN=$(BIN) scripts/e2e.sh
 
 bench: ## measure, each thing beside its floor
 	$(GO) test -run '^$$' -bench . -benchmem ./...

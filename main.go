@@ -1,7 +1,7 @@
 // Command permitchain decides when to take a futures position off, and closes it with
 // reduce-only orders, but only when two independent permits agree.
 //
-// This file is the grammar of its command line and the wiring: a command reads the
+// This file is the grammar of its command line and the wiring; other files have single commands. A command reads the
 // configuration, builds what it needs, and calls one function of the package that owns the noun.
 package main
 
@@ -30,10 +30,8 @@ import (
 	"permitchain/ledger"
 	"permitchain/ledger/store"
 	"permitchain/stages"
-	"permitchain/stages/exitbrain"
 	"permitchain/stages/operator"
 	"permitchain/stages/operator/terminal"
-	"permitchain/stages/replay"
 )
 
 //go:embed config.yaml
@@ -99,6 +97,7 @@ Exit codes: 0 done, 1 failed or not found, 2 usage or config, 3 differs or unhea
 // cli is the whole grammar.
 type cli struct {
 	Config string `short:"c" placeholder:"FILE" help:"Configuration; without one the built-in defaults, so mode paper."`
+	Mode   string `placeholder:"MODE" help:"Instead of the configuration's mode: paper, dry_run, testnet or live."`
 	Output string `short:"o" enum:"table,json" default:"table" help:"table or json."`
 	Yes    string `placeholder:"TAIL" help:"In mode live, actions want the last 4 characters of the API key."`
 
@@ -106,14 +105,21 @@ type cli struct {
 	Replay  replayCmd  `cmd:"" help:"Decide recorded logs again, and show where the answers differ."`
 	Eval    evalCmd    `cmd:"" help:"Run a kernel of the exit-brain over JSON lines."`
 	Conf    configCmd  `cmd:"" name:"config" help:"Check, show, begin or reload a configuration."`
+	Doctor  doctorCmd  `cmd:"" help:"Find what would keep a chain from working: key, clock, exchange, streams, disk, ledger."`
+	Sandbox sandboxCmd `cmd:"" help:"Serve an exchange that speaks Binance's REST and WebSocket, to trade on without a key."`
 	Version versionCmd `cmd:"" help:"Show the version."`
 	terminal.Commands
 }
 
 type (
 	runCmd struct {
-		Mode  string  `placeholder:"MODE" help:"Instead of the configuration's mode: paper, dry_run, testnet or live."`
+		addresses
 		Speed float64 `placeholder:"N" help:"Instead of paper.speed: how many times faster the paper market passes."`
+	}
+	doctorCmd struct{ addresses }
+	addresses struct {
+		RestURL   string `placeholder:"URL" help:"Instead of exchange.rest_url."`
+		StreamURL string `placeholder:"URL" help:"Instead of exchange.stream_url."`
 	}
 	replayCmd struct {
 		Logs    []string `arg:"" name:"log" help:"Logs, merged by time; - is standard input."`
@@ -200,6 +206,9 @@ func colored(w io.Writer) bool {
 
 func (a *app) config() (*stages.Config, error) {
 	c, err := stages.LoadConfig(defaults, a.Config)
+	if err == nil && a.Mode != "" {
+		c, err = flagged(c, "--mode", fmt.Sprintf("mode: %q\n", a.Mode))
+	}
 	if err != nil {
 		return nil, usageError{err}
 	}
@@ -219,8 +228,8 @@ func (a *app) terminal() (*terminal.Terminal, error) {
 	if u, err := user.Current(); err == nil {
 		t.By = u.Username
 	}
-	if c.Mode == ledger.Live && a.Yes != c.Live.ConfirmKeyTail {
-		t.Unconfirmed = &operator.Failure{Kind: operator.Refused, Text: "in mode live an action wants --yes with the last 4 characters of the API key"}
+	if tail := c.Live.ConfirmKeyTail; c.Mode == ledger.Live && (tail == "" || a.Yes != tail) {
+		t.Unconfirmed = &operator.Failure{Kind: operator.Refused, Text: "in mode live an action wants --yes with the last 4 characters of the API key, as in live.confirm_key_tail"}
 	}
 	options := c.StoreOptions()
 	options.Verify = a.verifyApart
@@ -276,10 +285,7 @@ func (a *app) logger(c stages.LogConfig) (log zerolog.Logger, pretty bool) {
 
 // config is the configuration with what the flags say laid over it.
 func (r runCmd) config(a *app) (*stages.Config, error) {
-	c, err := a.config()
-	if err == nil && r.Mode != "" {
-		c, err = flagged(c, "--mode "+r.Mode, fmt.Sprintf("mode: %q\n", r.Mode))
-	}
+	c, err := r.laid(a)
 	if err == nil && r.Speed != 0 {
 		c, err = flagged(c, fmt.Sprintf("--speed %g", r.Speed), fmt.Sprintf("paper: {speed: %g}\n", r.Speed))
 	}
@@ -313,8 +319,14 @@ func (r runCmd) Run(a *app) error {
 		if a.Config != "" {
 			flag = " -c " + a.Config
 		}
+		if a.Mode != "" {
+			flag += " --mode " + a.Mode
+		}
 		fmt.Fprintf(a.err, "permitchain %s, mode %s\n  state   %s\n  API     %s\n  In a second terminal: permitchain%s status, or why. Ctrl-C ends.\n",
 			version, c.Mode, c.Dir(), api, flag)
+	}
+	if c.Mode == ledger.Live {
+		log.Warn().Msg("LIVE: this chain sends real orders for real money, on the account whose API key ends in " + c.Live.ConfirmKeyTail)
 	}
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -322,56 +334,6 @@ func (r runCmd) Run(a *app) error {
 	return stages.Run(a.ctx, stages.Options{
 		Config: c, Version: version, Log: log, Load: func() (*stages.Config, error) { return r.config(a) }, Hangup: hangup, Point: a.hooks.point, Verify: a.verifyApart,
 	})
-}
-
-// Run decides recorded logs again.
-func (r replayCmd) Run(a *app) (err error) {
-	c, err := a.config()
-	if err != nil {
-		return err
-	}
-	overrides, sets, err := replay.ParseSets(r.Set)
-	if err != nil {
-		return usageError{err}
-	}
-	// What is set is laid over this configuration, and over each that an export records.
-	rulesOf := func(base string) (func(string) replay.Rules, error) {
-		c, err := stages.ParseConfig([]byte(base), "--set", replay.Overlay(sets))
-		if err != nil {
-			return nil, usageError{err}
-		}
-		return func(symbol string) replay.Rules {
-			return replay.Rules{Apply: c.ApplyRules(symbol), Governor: c.GovernorRules(symbol), Reconcile: c.For(symbol).Reconcile}
-		}, nil
-	}
-	rules, err := rulesOf(string(c.Effective()))
-	if err != nil {
-		return err
-	}
-	sources, closeAll, err := replay.OpenLogs(r.Logs, a.in)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closeAll()) }()
-	report, err := replay.Run(replay.Options{Rules: rules, Overrides: overrides, Recorded: rulesOf, Unknown: r.Unknown}, sources)
-	if set := (*replay.SetError)(nil); errors.As(err, &set) {
-		return usageError{err}
-	}
-	if err != nil {
-		return err
-	}
-	if a.Output == "json" {
-		err = json.NewEncoder(a.out).Encode(report)
-	} else {
-		err = report.WriteTable(a.out, colored(a.out))
-	}
-	if err == nil && report.Plans == 0 {
-		return replay.ErrNoPlans
-	}
-	if err == nil && report.Differs() {
-		err = &operator.Failure{Kind: operator.Unhealthy, Text: fmt.Sprintf("%d of %d plans differ", report.Differ, report.Plans)}
-	}
-	return err
 }
 
 // Run checks a configuration.
@@ -431,48 +393,4 @@ func (versionCmd) Run(a *app) error {
 	}
 	fmt.Fprintln(a.out, "permitchain", version)
 	return nil
-}
-
-type (
-	evalCmd struct {
-		Harvest     evalHarvestCmd `cmd:"" help:"Which close the harvest rule proposes for a position."`
-		MarketState evalMarketCmd  `cmd:"" help:"What the prices say of the market."`
-	}
-	evalHarvestCmd struct{ evalInput }
-	evalMarketCmd  struct{ evalInput }
-	evalInput      struct {
-		File string `arg:"" optional:"" default:"-" help:"JSON lines; - is standard input."`
-	}
-)
-
-// Run evaluates the harvest rule.
-func (e evalHarvestCmd) Run(a *app) error {
-	return e.eval(a, func(in io.Reader, c exitbrain.Config) (int, error) {
-		return exitbrain.EvalHarvest(in, a.out, c.HarvestParams)
-	})
-}
-
-// Run evaluates the market state.
-func (e evalMarketCmd) Run(a *app) error {
-	return e.eval(a, func(in io.Reader, c exitbrain.Config) (int, error) {
-		return exitbrain.EvalMarketState(in, a.out, c.MarketParams)
-	})
-}
-
-// eval answers line by line; a line that is an error says so in its place, and is no failure of the command.
-func (e evalInput) eval(a *app, kernel func(io.Reader, exitbrain.Config) (int, error)) error {
-	c, err := a.config()
-	if err != nil {
-		return err
-	}
-	if e.File == "-" {
-		_, err = kernel(a.in, c.ExitBrain)
-		return err
-	}
-	f, err := os.Open(e.File)
-	if err != nil {
-		return fmt.Errorf("open lines: %w", err)
-	}
-	_, err = kernel(f, c.ExitBrain)
-	return errors.Join(err, f.Close())
 }

@@ -33,6 +33,8 @@ type Exchange interface {
 	Find(ctx context.Context, k ledger.Key, clientOrderID string) (OrderState, error)
 	// OrdersSince returns the orders of a symbol created at or after an instant, at most OrdersPage, oldest first.
 	OrdersSince(ctx context.Context, symbol string, since time.Time) ([]OrderState, error)
+	// OpenOrders returns every order and stop of the account that could still execute, whoever sent it.
+	OpenOrders(ctx context.Context) ([]OrderState, error)
 	// Bars returns the newest closed bars of a symbol, oldest first and without gaps, at most limit and at most BarsPage.
 	Bars(ctx context.Context, symbol string, limit int) ([]ledger.Bar, error)
 	// CancelStop cancels a standing stop. ErrNotFound when it stands no more.
@@ -107,6 +109,8 @@ type OrderState struct {
 // StreamEvent is something the exchange said unasked; one of its fields is set.
 type StreamEvent struct {
 	Mark    *ledger.Mark
-	Bar     *ledger.Bar // a bar has closed
-	Changed *ledger.Key // the account changed under this key: a snapshot now will tell more
+	Bar     *ledger.Bar   // a bar has closed
+	Changed *ledger.Key   // the account changed under this key: a snapshot now will tell more
+	Order   *OrderState   // what has become of an order; it may come before the answer to its sending, twice, or late
+	Trade   *ledger.Trade // an execution on the account; it may come twice
 }

@@ -164,6 +164,19 @@ func (a Amount[U]) FloorTo(step Amount[U]) Amount[U] {
 	return Amount[U]{a.d.Sub(rest)}
 }
 
+// CeilTo rounds away from zero to a multiple of step; a step of 0 leaves a alone.
+func (a Amount[U]) CeilTo(step Amount[U]) Amount[U] {
+	down := a.FloorTo(step)
+	switch {
+	case down.Equal(a):
+		return a
+	case a.Sign() < 0:
+		return down.Sub(step)
+	default:
+		return down.Add(step)
+	}
+}
+
 // String is the shortest decimal form: "0.06", "-3", "0".
 func (a Amount[U]) String() string { return a.d.String() }
 

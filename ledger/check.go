@@ -266,6 +266,9 @@ func (s *State) checkAnswer(e *IntentAnswered) error {
 	if (i.State == Placed || i.Booked.Sign() > 0) && e.State == NotPlaced || i.State == Placed && e.State == Unknown {
 		return broken("S9", "order %s was placed and is now said to be %s", e.ClientOrderID, e.State)
 	}
+	if i.State == Placed && TerminalStatus(i.Status) && !TerminalStatus(e.Status) {
+		return broken("S9", "order %s was %s and is now said to be %q", e.ClientOrderID, i.Status, e.Status)
+	}
 	if i.Qty.Less(e.Executed) {
 		return broken("S4", "order %s of %s executed %s", e.ClientOrderID, i.Qty, e.Executed)
 	}

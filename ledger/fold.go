@@ -62,7 +62,7 @@ func (s *State) fold(r Record) {
 	case *IntentAnswered:
 		s.foldAnswer(e, r)
 	case *StopGone:
-		s.foldStopGone(e)
+		s.foldStopGone(e, r.At)
 	case *FillBooked:
 		s.foldFill(e, r)
 	case *StepEnded:
@@ -209,6 +209,10 @@ func (s *State) foldGrant(e *StepGranted, r Record) {
 		u.Spent, u.At = true, r.At
 	}
 	pos := s.Positions[p.Key()]
+	if step.Kind == StopStep && pos != nil && (pos.Stop == nil || pos.Stop.Epoch != pos.Epoch) {
+		pos.bare(r.At)
+		s.touch(PositionRef, pos.Key.String())
+	}
 	if a := p.Proposal.Action; step.Kind == CloseStep && a.IsTranche() && pos != nil {
 		if pos.Tranches == nil {
 			pos.Tranches = map[Action]Tranche{}
@@ -259,7 +263,7 @@ func (s *State) foldAnswer(e *IntentAnswered, r Record) {
 	i.Executed = i.Executed.Max(e.Executed)
 	s.settle(i)
 	if e.State == Standing {
-		s.stopStands(i)
+		s.stopStands(i, r.At)
 	}
 	switch {
 	case p.Outcome == OutcomeUnknown && e.State != Unknown:
@@ -286,8 +290,11 @@ func TerminalStatus(status string) bool {
 	return slices.Contains([]string{"FILLED", "CANCELED", "REJECTED", "EXPIRED", "EXPIRED_IN_MATCH"}, status)
 }
 
-func (s *State) stopStands(i *Intent) {
+func (s *State) stopStands(i *Intent, at time.Time) {
 	pos := s.Positions[i.Key]
+	if i.Epoch == pos.Epoch {
+		pos.cover(at)
+	}
 	if pos.Stop != nil && pos.Stop.ClientOrderID != i.ClientOrderID {
 		pos.OldStops = append(pos.OldStops, pos.Stop.ClientOrderID)
 	}
@@ -295,12 +302,15 @@ func (s *State) stopStands(i *Intent) {
 	s.touch(PositionRef, i.Key.String())
 }
 
-func (s *State) foldStopGone(e *StopGone) {
+func (s *State) foldStopGone(e *StopGone, at time.Time) {
 	i := s.Intents[e.ClientOrderID]
 	i.State, i.Status = Settled, e.Why
 	pos := s.Positions[i.Key]
 	pos.OldStops = slices.DeleteFunc(pos.OldStops, func(id string) bool { return id == e.ClientOrderID })
 	if pos.Stop != nil && pos.Stop.ClientOrderID == e.ClientOrderID {
+		if pos.Stop.Epoch == pos.Epoch {
+			pos.bare(at)
+		}
 		pos.Stop = nil
 	}
 	s.touch(IntentRef, e.ClientOrderID)

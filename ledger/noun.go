@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -252,8 +253,9 @@ type Lot struct {
 // Holding is what the exchange says we hold under one key.
 type Holding struct {
 	Key
-	Amount Qty   `json:"amount"`
-	Entry  Price `json:"entry,omitzero"`
+	Amount      Qty   `json:"amount"`
+	Entry       Price `json:"entry,omitzero"`
+	Liquidation Price `json:"liquidation,omitzero"` // where the exchange would close it by itself; 0: not known, or nowhere
 }
 
 // Snapshot is what the exchange says we hold, all of it, at SentAt on the
@@ -347,3 +349,9 @@ func OrderIDOf(kind StepKind, plan PlanID, step, attempt int) string {
 
 // OfOurForm tells whether a client order id was made by this program, or another instance of it.
 func OfOurForm(clientOrderID string) bool { return strings.HasPrefix(clientOrderID, ours) }
+
+// stopForm is how StopOrderID writes.
+var stopForm = regexp.MustCompile(`^pc-[0-9a-f]{16}-s[0-9]+-[0-9]+$`)
+
+// OfStopForm tells whether a client order id is that of a stop of this program's.
+func OfStopForm(clientOrderID string) bool { return stopForm.MatchString(clientOrderID) }

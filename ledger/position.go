@@ -64,9 +64,13 @@ func (s *State) reclaim(p *Plan, i *Intent, pos *Position, at time.Time) {
 // setAmount changes a position. Only trades of others, and the operator, begin a
 // new epoch: an order of ours that crosses zero closed what the ledger had missed.
 func (s *State) setAmount(p *Position, amount Qty, entry Price, at time.Time, opens bool) {
+	if amount.Sign()*p.Amount.Sign() <= 0 {
+		p.cover(at) // What was to be protected is gone.
+	}
 	if opens && amount.Sign() != 0 && amount.Sign() != p.Amount.Sign() {
 		p.Epoch++
 		p.OpenedAt, p.Tranches, p.High, p.Low = at, nil, entry, entry
+		p.Bare = 0
 	}
 	if amount.IsZero() {
 		entry = Price{}
@@ -74,6 +78,18 @@ func (s *State) setAmount(p *Position, amount Qty, entry Price, at time.Time, op
 	p.Amount, p.Entry, p.UpdatedAt = amount, entry, at
 	p.Version++
 	s.touch(PositionRef, p.Key.String())
+}
+
+// bare begins the time in which a wanted stop does not stand.
+func (p *Position) bare(at time.Time) {
+	if p.BareSince.IsZero() && !p.Amount.IsZero() {
+		p.BareSince = at
+	}
+}
+
+// cover ends it.
+func (p *Position) cover(at time.Time) {
+	p.Bare, p.BareSince = p.Unprotected(at), time.Time{}
 }
 
 func (p *Position) book(id int64) {

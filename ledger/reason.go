@@ -54,6 +54,8 @@ const (
 	QtyMismatch        Reason = "reconcile_required_qty_mismatch"
 	HoldActive         Reason = "reconcile_hold_active"
 	CooldownInFlight   Reason = "cooldown_in_flight"
+	StopWouldTrigger   Reason = "stop_would_trigger"
+	StopBeyondLiq      Reason = "stop_beyond_liquidation"
 	QtyBelowMin        Reason = "qty_below_min"
 )
 
@@ -137,7 +139,9 @@ var Reasons = []ReasonInfo{
 	{SideMismatch, "position 3", "exchange and ledger are on opposite sides", "look at the exchange; then permitchain ledger sync SYMBOL --reason …"},
 	{QtyMismatch, "position 4", "exchange and ledger differ by more than the tolerance", "permitchain ledger sync SYMBOL --reason … makes the ledger take the exchange's amount"},
 	{HoldActive, "position 5", "the position is on hold", "permitchain hold ls tells what clears it"},
-	{CooldownInFlight, "position 6", "an order of ours is unresolved, or the last one is younger than reconcile.cooldown", "frees by itself"},
+	{CooldownInFlight, "position 6", "an order of ours is unresolved, the last one is younger than reconcile.cooldown, or no snapshot has left since the last trade", "frees by itself"},
+	{StopWouldTrigger, "position, stops", "the mark price has passed the proposed stop already: it would trigger at once", "a stop on the other side of the mark price; or close the position"},
+	{StopBeyondLiq, "position, stops", "the proposed stop lies at or beyond the liquidation price: the exchange would close the position before it", "a stop nearer to the mark price"},
 	{QtyBelowMin, "position 7", "the share, rounded down to the market's step, is under the market's minimum", "a larger tranche or a full close passes"},
 
 	{GovernorTimeout, "execution", "the governor gave no permit within apply.permit_wait", "a new proposal; if it goes on, the process is overloaded"},
@@ -159,7 +163,7 @@ var Reasons = []ReasonInfo{
 	{HoldStaleExchange, "hold", "the newest snapshot is too old", "clears with a fresh snapshot"},
 	{HoldNoLedger, "hold", "the position has no ledger, and reconcile.initial is hold", "permitchain ledger sync SYMBOL --reason …, or the position going flat"},
 	{HoldExternalTrades, "hold", "trades of others moved the position, and reconcile.external_trades is hold", "permitchain ledger sync SYMBOL --reason …, or the position going flat"},
-	{HoldForeignInstance, "hold", "an order of our form traded that this ledger never promised", "find the other instance; then permitchain ledger sync SYMBOL --reason …"},
+	{HoldForeignInstance, "hold", "an order of our form traded, rests on the exchange or was sent lately, that this ledger never promised or knows not to have been placed", "find the other instance, cancel what rests; then permitchain ledger sync SYMBOL --reason …"},
 	{HoldPositionMoving, "hold", "the position changed while its amount was being taken over", "tried again on every snapshot"},
 	{HoldOperator, "hold", "the operator stopped it", "permitchain hold clear SYMBOL --reason …"},
 }

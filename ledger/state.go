@@ -92,6 +92,9 @@ type Position struct {
 	Tranches    map[Action]Tranche `json:"tranches,omitempty"`  // of this epoch
 	Stop        *Stop              `json:"stop,omitempty"`      // the wanted stop of this epoch
 	OldStops    []string           `json:"old_stops,omitempty"` // standing still, and no longer wanted
+
+	BareSince time.Time     `json:"bare_since,omitzero"` // since then a stop is wanted in this epoch and none stands; zero: not so
+	Bare      time.Duration `json:"bare_ns,omitzero"`    // how long that was so earlier in this epoch
 }
 
 // Tranche is the memory of one partial close.
@@ -108,6 +111,14 @@ type Stop struct {
 	Trigger       Price  `json:"trigger"`
 	Qty           Qty    `json:"qty"`
 	Epoch         int64  `json:"epoch"`
+}
+
+// Unprotected is for how long a wanted stop did not stand in the present epoch, or in the last one where the position is flat.
+func (p *Position) Unprotected(now time.Time) time.Duration {
+	if p.BareSince.IsZero() {
+		return p.Bare
+	}
+	return p.Bare + max(0, now.Sub(p.BareSince))
 }
 
 // HasBooked tells whether a trade is in the amount already.

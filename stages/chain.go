@@ -6,9 +6,11 @@
 //	offers     exit-brain → apply               0         the brain waits; a newer proposal supersedes
 //	flattens   operator → apply                 0         the operator waits
 //	syncs      operator → reconcile             0         the operator waits
+//	settles    operator → apply                 0         the operator waits
 //	governed   apply → governor                 0         apply goes on with other work, and takes no more proposals past a bound
 //	reconciled apply → reconcile                0         the same
 //	permits    governor, reconcile → apply      0         the issuer waits
+//	heard      stream → apply                   256       dropped: apply asks by REST all the same, only later
 //	ask        apply, stream → reconcile        bell      rings before a look are one
 //	arrived    reconcile → apply                bell      the same
 //	bars       stream → exit-brain              256       dropped: the brain sees the gap and reads the past again
@@ -28,12 +30,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"permitchain/exchange"
-	"permitchain/exchange/paper"
+
 	"permitchain/ledger"
 	"permitchain/ledger/store"
 	"permitchain/pipeline"
@@ -68,46 +71,65 @@ const (
 // Dir is where a configuration keeps its state.
 func (c *Config) Dir() string { return filepath.Join(c.StateDir, string(c.Mode)) }
 
-// StoreOptions are how the ledger of a configuration is opened.
+// StoreOptions are how the ledger of a configuration is opened by who only reads it, or stops what runs on it: of
+// which account it is, only the chain has to know.
 func (c *Config) StoreOptions() store.Options {
-	return store.Options{Mode: c.Mode, Host: "paper", Account: "paper", Keep: c.Apply.DedupeTTL}
+	o := store.Options{Mode: c.Mode, Keep: c.Apply.DedupeTTL}
+	if c.Mode == ledger.Paper {
+		o.Host, o.Account = "paper", "paper"
+	}
+	return o
 }
 
 // The capacity of external proposals, and the bounds of a stop.
 const (
 	externalMax  = 16
 	barsMax      = 256             // bars that the brain has not looked at; of more it is told by a gap
+	heardMax     = 256             // orders and trades that apply has not looked at
 	stopDeadline = 2 * time.Second // paper answers at once; a real exchange needs recv_window more
 )
 
 // Run starts the chain and returns when it has stopped: after ctx is done, or with what failed first.
 func Run(ctx context.Context, o Options) error {
 	cfg := o.Config
-	if cfg.Mode != ledger.Paper {
-		return fmt.Errorf("%w: mode %s: this build has only the paper exchange", ErrExchange, cfg.Mode)
+	a, err := accountOf(cfg)
+	if err != nil {
+		return err
 	}
 	if err := os.MkdirAll(cfg.Dir(), 0o700); err != nil {
 		return fmt.Errorf("make state folder: %w", err)
 	}
 	so := cfg.StoreOptions()
-	so.Verify = o.Verify
+	so.Host, so.Account, so.Verify = a.host, a.tail, o.Verify
 	st, err := store.Open(filepath.Join(cfg.Dir(), LedgerFile), so)
 	if err != nil {
 		return err
 	}
-	x, err := paper.Open(filepath.Join(cfg.Dir(), BookFile), paper.Options{
-		Seed: uint64(cfg.Paper.Seed), Speed: cfg.Paper.Speed, Symbols: cfg.SymbolNames(), Positions: cfg.Paper.Positions, Hedge: cfg.Paper.Hedge, Bar: cfg.ExitBrain.Bar, Trader: true,
-	})
+	x, err := a.open(ctx, o)
 	if err != nil {
 		return errors.Join(fmt.Errorf("%w: %w", ErrExchange, err), closeStore(st))
 	}
-	markets, err := x.Markets(ctx, cfg.SymbolNames())
+	markets, err := o.markets(ctx, x)
 	if err != nil {
 		return errors.Join(fmt.Errorf("%w: %w", ErrExchange, err), closeStore(st), x.Close())
 	}
-	c := newChain(o, st, x, markets, x.Trade)
+	c := newChain(o, st, x, markets, x.trade)
 	err = c.group(c.operator().Run).Run(ctx)
 	return errors.Join(err, x.Close())
+}
+
+// markets are the rules of the symbols. One that the exchange doesn't trade keeps nobody else from being closed, all of them do.
+func (o Options) markets(ctx context.Context, x exchange.Exchange) (map[string]exchange.Market, error) {
+	markets, err := x.Markets(ctx, o.Config.SymbolNames())
+	if err == nil && len(markets) == 0 {
+		err = fmt.Errorf("it trades none of %s", strings.Join(o.Config.SymbolNames(), ", "))
+	}
+	for _, symbol := range o.Config.SymbolNames() {
+		if _, traded := markets[symbol]; err == nil && !traded {
+			o.Log.Error().Str("symbol", symbol).Msg("the exchange does not trade this symbol: nothing of it will be closed; correct symbols, or look at the exchange")
+		}
+	}
+	return markets, err
 }
 
 // closeStore ends a store that no chain will run.
@@ -128,11 +150,13 @@ type chain struct {
 	external   chan exitbrain.Offer
 	flattens   chan apply.Flatten
 	syncs      chan reconcile.Sync
+	settles    chan apply.Settle
 	reloads    chan exitbrain.Reload
 	asked      chan reloadRequest // for a reload, by the operator
 	deaf       chan struct{}      // closed when no reload is taken up any more
 	inForce    *Config            // the configuration since the last reload; only serveReloads looks at it
 	bars       chan ledger.Bar
+	heard      chan exchange.StreamEvent
 	marked     pipeline.Bell
 	changed    pipeline.Bell
 	views      exitbrain.Views
@@ -143,8 +167,9 @@ func newChain(o Options, st *store.Store, x exchange.Exchange, markets map[strin
 ) *chain {
 	return &chain{
 		Options: o, inForce: o.Config, store: st, exchange: x, board: exchange.NewBoard(markets), paperTrade: trade, booted: make(chan struct{}),
-		external: make(chan exitbrain.Offer, externalMax), flattens: make(chan apply.Flatten), syncs: make(chan reconcile.Sync),
-		reloads: make(chan exitbrain.Reload), asked: make(chan reloadRequest), deaf: make(chan struct{}), bars: make(chan ledger.Bar, barsMax), marked: pipeline.NewBell(), changed: pipeline.NewBell(),
+		external: make(chan exitbrain.Offer, externalMax), flattens: make(chan apply.Flatten), syncs: make(chan reconcile.Sync), settles: make(chan apply.Settle),
+		reloads: make(chan exitbrain.Reload), asked: make(chan reloadRequest), deaf: make(chan struct{}), bars: make(chan ledger.Bar, barsMax),
+		heard: make(chan exchange.StreamEvent, heardMax), marked: pipeline.NewBell(), changed: pipeline.NewBell(),
 	}
 }
 
@@ -158,7 +183,7 @@ func (c *chain) group(operate func(pipeline.Stop) error) *pipeline.Group {
 		Bars: c.bars, Marked: c.marked, Changed: c.changed, Reloads: c.reloads, Views: &c.views, Log: c.log("exit-brain"),
 	}
 	app := &apply.Stage{
-		Rules: c.Config.ApplyRules, Exchange: c.exchange, Board: c.board, Offers: offers, Flattens: c.flattens, Governor: governed,
+		Rules: c.Config.ApplyRules, Exchange: c.exchange, Board: c.board, Offers: offers, Flattens: c.flattens, Settles: c.settles, Heard: c.heard, Governor: governed,
 		Reconcile: reconciled, Permits: permits, Arrived: arrived, Ask: ask, Log: c.log("apply"),
 	}
 	app.Loop = loop(c, app.Perform)
@@ -171,6 +196,9 @@ func (c *chain) group(operate func(pipeline.Stop) error) *pipeline.Group {
 	rec.Loop = loop(c, rec.Perform)
 
 	g := &pipeline.Group{Deadline: stopDeadline}
+	if c.Config.Mode != ledger.Paper {
+		g.Deadline += c.Config.Exchange.RecvWindow
+	}
 	g.Add("boot", c.boot)
 	g.Add("operator", c.after(operate))     // first: no new orders of the operator's, no new proposals
 	g.Add("exit-brain", c.after(brain.Run)) // then its own proposals
@@ -188,7 +216,7 @@ func (c *chain) group(operate func(pipeline.Stop) error) *pipeline.Group {
 func (c *chain) operator() *operator.Stage {
 	return &operator.Stage{
 		Mode: c.Config.Mode, Version: c.Version, Config: string(c.Config.Effective()), Digest: c.Config.Digest(), Symbols: c.Config.SymbolNames(),
-		Store: c.store, Board: c.board, Clock: c.exchange.Now, Offers: c.external, Flattens: c.flattens, Syncs: c.syncs,
+		Store: c.store, Board: c.board, Clock: c.exchange.Now, Offers: c.external, Flattens: c.flattens, Syncs: c.syncs, Settles: c.settles,
 		Limits: c.Config.Limits, Brain: c.views.Of, Reload: c.Reload, PaperTrade: c.paperTrade, Listen: c.Config.HTTP.Listen, TokenFile: c.Config.HTTP.TokenFile,
 		Socket: filepath.Join(c.Config.Dir(), SocketFile), Log: c.log("operator"),
 	}
@@ -242,7 +270,14 @@ func (c *chain) boot(stop pipeline.Stop) error {
 		if s.Control.Config != digest {
 			events = append(events, &ledger.ConfigUsed{Digest: digest, Text: string(c.Config.Effective())})
 		}
+		fresh := s.Control.Instance == 0
 		events = append(events, &ledger.Started{Instance: s.Control.Instance + 1, Version: c.Version, Mode: c.Config.Mode, Config: digest})
+		if fresh && c.Config.Mode == ledger.Live && s.Control.RunState == ledger.Armed {
+			events = append(events, &ledger.RunStateChanged{
+				From: ledger.Armed, To: ledger.Disarmed, Who: "permitchain",
+				Why: "a new live ledger starts disarmed: look at status, then rearm --to armed",
+			})
+		}
 		return append(events, opening...)
 	})
 	if err == nil {
@@ -261,7 +296,7 @@ func (c *chain) opening(ctx context.Context) ([]ledger.Event, error) {
 	if err := c.store.View(ctx, func(s *ledger.State, _ time.Time) { begun = s.Control.Instance > 0 }); err != nil || begun {
 		return nil, err
 	}
-	if len(c.Config.Paper.Ledger) == 0 {
+	if c.Config.Mode != ledger.Paper || len(c.Config.Paper.Ledger) == 0 {
 		return nil, nil
 	}
 	snap, err := c.exchange.Snapshot(ctx)
@@ -299,6 +334,12 @@ func (c *chain) stream(stop pipeline.Stop, ask pipeline.Bell) error {
 		if e.Bar != nil {
 			select {
 			case c.bars <- *e.Bar:
+			default:
+			}
+		}
+		if e.Order != nil || e.Trade != nil {
+			select {
+			case c.heard <- e:
 			default:
 			}
 		}

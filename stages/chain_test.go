@@ -38,6 +38,7 @@ type rig struct {
 type hostile struct {
 	exchange.Exchange
 	noSnapshots, noMarks atomic.Bool
+	log                  zerolog.Logger                                               // of the whole chain; it says nothing unless a test wants it
 	place                func(exchange.Order, func() exchange.Answer) exchange.Answer // nil: as it is
 
 	mu   sync.Mutex // orders are sent on goroutines of their own
@@ -103,7 +104,9 @@ func start(t *testing.T, dir, config string, prepare ...func(*hostile)) *rig {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, LedgerFile)
-	st, err := store.Open(path, c.StoreOptions())
+	options := c.StoreOptions()
+	options.Host, options.Account = "test", "test" // Also of modes that are another exchange's.
+	st, err := store.Open(path, options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +119,7 @@ func start(t *testing.T, dir, config string, prepare ...func(*hostile)) *rig {
 		p(h)
 	}
 	r := &rig{t: t, paper: x, hostile: h, ended: make(chan error, 1), path: path}
-	r.chain = newChain(Options{Config: c, Version: "test", Log: zerolog.Nop()}, st, h, markets, x.Trade)
+	r.chain = newChain(Options{Config: c, Version: "test", Log: h.log}, st, h, markets, x.Trade)
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	t.Cleanup(r.stop)

@@ -297,3 +297,15 @@ func durationText(d time.Duration) string {
 
 // seedName is how a position is named below paper.positions and paper.ledger.
 func seedName(k ledger.Key) string { return strings.TrimSuffix(k.String(), ":"+string(ledger.Both)) }
+
+// SeedKey reads how a position is named where amounts are given by SYMBOL or SYMBOL:SIDE.
+func SeedKey(name string) (ledger.Key, error) {
+	if !strings.Contains(name, ":") {
+		name += ":" + string(ledger.Both)
+	}
+	k, err := ledger.ParseKey(name)
+	if err != nil || !k.Side.Valid() {
+		return k, errors.New("wants SYMBOL, SYMBOL:LONG or SYMBOL:SHORT as its key")
+	}
+	return k, nil
+}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"permitchain/exchange"
+	"permitchain/exchange/binance"
 	"permitchain/ledger"
 	"permitchain/stages/exitbrain"
 )
@@ -91,18 +92,19 @@ var keyTailForm = regexp.MustCompile(`^[A-Za-z0-9]{4}$`)
 
 func (r *configReader) process() {
 	c := &r.c
-	if c.StateDir == "" {
+	if c.StateDir == "" || strings.Contains(c.StateDir, "://") {
 		r.refuse("must name a folder", "state_dir")
+	}
+	if strings.Contains(c.HTTP.TokenFile, "://") {
+		r.refuse("must name a file", "http.token_file")
 	}
 	if r.symbols == nil || len(r.symbols.Content) == 0 {
 		r.refuse("must name at least one symbol", "symbols")
 	}
-	tail := c.Live.ConfirmKeyTail
-	switch {
-	case tail == "" && c.Mode == ledger.Live:
-		r.refuse("mode live wants the last 4 characters of the API key here", "live.confirm_key_tail", "mode")
-	case tail != "" && !keyTailForm.MatchString(tail):
+	if tail := c.Live.ConfirmKeyTail; tail != "" && !keyTailForm.MatchString(tail) {
 		r.refuse("must be the last 4 characters of the API key, no more and no less", "live.confirm_key_tail")
+	} else if tail == "" && c.Mode == ledger.Live {
+		r.warn("mode live does not start without the last 4 characters of the API key here", "live.confirm_key_tail", "mode")
 	}
 	r.url("exchange.rest_url", c.Exchange.RESTURL, "http")
 	r.url("exchange.stream_url", c.Exchange.StreamURL, "ws")
@@ -125,10 +127,10 @@ func (r *configReader) url(key, text, scheme string) {
 	u, err := url.Parse(text)
 	switch {
 	case text == "":
-	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+	case err != nil || !(strings.Contains(u.Hostname(), ".") || loopback(u.Hostname())) || u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		r.refuse("must be an address like "+scheme+"s://host/path, without user, query or fragment", key)
 	case u.Scheme != scheme+"s" && !(u.Scheme == scheme && loopback(u.Hostname())):
-		r.refuse(got("must begin with "+scheme+"s:// (or, on this machine, "+scheme+"://)", u.Scheme), key)
+		r.refuse("must begin with "+scheme+"s:// (or, on this machine, "+scheme+"://)", key)
 	}
 }
 
@@ -184,13 +186,15 @@ func seedProblem(c *Config, key ledger.Key, q ledger.Qty) string {
 	return ""
 }
 
-// parameters judges what may differ between symbols.
 // brain reports what the exit-brain can't work with; what concerns a kernel's constants the kernel itself says.
 func (r *configReader) brain(b exitbrain.Config) {
 	span(r, "exit_brain.interval", b.Interval, time.Second, time.Hour)
 	span(r, "exit_brain.close_interval", b.CloseInterval, time.Second, time.Hour)
 	span(r, "exit_brain.min_gap", b.MinGap, 0, time.Hour)
 	span(r, "exit_brain.bar", b.Bar, time.Minute, 24*time.Hour)
+	if r.c.Mode != ledger.Paper && binance.Interval(b.Bar) == "" {
+		r.refuse(got("must be a length that the exchange has: 1m, 3m, 5m, 15m, 30m, 1h, 2h, 4h, 6h, 8h, 12h or 24h", textOf(b.Bar)), "exit_brain.bar", "mode")
+	}
 	span(r, "exit_brain.stop_dist", b.StopDist, 0, 1)
 	span(r, "exit_brain.max_move", b.MaxMove, 0.001, 10)
 	if closes := b.Closes(); closes > exchange.BarsPage {
@@ -201,6 +205,7 @@ func (r *configReader) brain(b exitbrain.Config) {
 	}
 }
 
+// parameters judges what may differ between symbols.
 func (r *configReader) parameters(c SymbolConfig) {
 	const day = 24 * time.Hour
 	hundred := ledger.MustPercent("100")

@@ -53,9 +53,17 @@ func (r *configReader) fail(n *yaml.Node, key, problem string) {
 func (r *configReader) full() bool { return len(r.errs) > configErrorsMax }
 
 // got adds what the user wrote to a problem.
-func got(problem, text string) string { return fmt.Sprintf("%s (got %q)", problem, shown(text)) }
+func got(problem, text string) string {
+	if secretive(text) {
+		return problem + " (what stands there is not shown: it could be a credential)"
+	}
+	return fmt.Sprintf("%s (got %q)", problem, shown(text))
+}
 
 func shown(text string) string {
+	if secretive(text) {
+		return notShown
+	}
 	if r := []rune(text); len(r) > shownMax {
 		return string(r[:shownMax]) + "…"
 	}
@@ -102,6 +110,7 @@ func (r *configReader) read(text []byte) {
 		if e.ContextMsg != "" {
 			problem += " " + e.ContextMsg
 		}
+		problem = run.ReplaceAllString(inQuotes.ReplaceAllString(problem, "…"), "…")
 		r.fail(&yaml.Node{Line: e.Mark.Line, Column: e.Mark.Column}, "", problem)
 		return
 	}
@@ -174,7 +183,7 @@ func (r *configReader) pairs(path string, n *yaml.Node, each func(key string, k,
 		return
 	}
 	if n.Kind != yaml.MappingNode {
-		r.fail(n, path, got("wants keys with values", n.Value))
+		r.fail(n, path, gotAt(path, "wants keys with values", n.Value))
 		return
 	}
 	lines := map[string]int{}
@@ -205,7 +214,7 @@ func (r *configReader) value(path string, n *yaml.Node, v reflect.Value) {
 	_, seeds := v.Interface().(map[ledger.Key]ledger.Qty)
 	switch {
 	case n.Style&yaml.TaggedStyle != 0:
-		r.fail(n, path, "tags have no use here: remove "+shown(n.Tag))
+		r.fail(n, path, gotAt(path, "tags have no use here: remove it", n.Tag))
 	case v.Type() == reflect.TypeFor[[]Symbol]():
 		r.symbols, r.symbolsFile = n, r.file
 	case isSection(v.Type()):
@@ -220,7 +229,7 @@ func (r *configReader) value(path string, n *yaml.Node, v reflect.Value) {
 		r.fail(n, path, "has no value: write one, or remove the key")
 	default:
 		if problem := setScalar(v, n); problem != "" {
-			r.fail(n, path, got(problem, n.Value))
+			r.fail(n, path, gotAt(path, problem, n.Value))
 		}
 	}
 }
@@ -253,16 +262,12 @@ func (r *configReader) list(path string, n *yaml.Node, v reflect.Value) {
 func (r *configReader) seeds(path string, n *yaml.Node) map[ledger.Key]ledger.Qty {
 	m := map[ledger.Key]ledger.Qty{}
 	r.pairs(path, n, func(name string, k, value *yaml.Node) {
-		text := name
-		if !strings.Contains(text, ":") {
-			text += ":" + string(ledger.Both)
-		}
-		key, err := ledger.ParseKey(text)
+		key, err := SeedKey(name)
 		full := join(path, seedName(key))
 		_, again := m[key]
 		switch {
-		case err != nil || !key.Side.Valid():
-			r.fail(k, join(path, name), "wants SYMBOL, SYMBOL:LONG or SYMBOL:SHORT as its key")
+		case err != nil:
+			r.fail(k, join(path, name), err.Error())
 		case again:
 			r.fail(k, full, "is repeated; without a side BOTH is meant")
 		default:
@@ -362,6 +367,9 @@ func setScalar(v reflect.Value, n *yaml.Node) (problem string) {
 		}
 		if strings.ContainsFunc(text, unicode.IsControl) {
 			return "wants text on one line"
+		}
+		if credential(text) {
+			return "looks like a credential, which has no place in a configuration"
 		}
 		v.SetString(text)
 	}

@@ -226,7 +226,7 @@ func TestLoadConfig(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "c.yaml")
 	for text, want := range map[string]string{
-		"mode: live\n": path + ":1:7: live.confirm_key_tail: mode live wants the last 4 characters of the API key here",
+		"mode: Live\n": path + ":1:7: mode: wants one of paper, dry_run, testnet, live (got \"Live\")",
 		strings.Repeat("#", configBytesMax) + "#": path + ": the file is larger than 1048576 bytes",
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

@@ -407,12 +407,19 @@ func TestStops(t *testing.T) {
 	t.Run("a stop that can't be placed closes where configured", func(t *testing.T) {
 		inBubble(t, wide+"apply: {on_stop_failure: close}", func(r *rig) {
 			r.wait(settled)
-			r.want(r.decide(proposal(ledger.UpdateSL, withSL("200000"))), ledger.Failed, atExecution, ledger.OrderNotPlaced)
+			r.want(r.decide(proposal(ledger.UpdateSL, withSL("50000"))), ledger.Failed, atExecution, ledger.OrderNotPlaced)
 			r.wait(settled)
 			if q := held(r, ledger.Key{Symbol: "BTCUSDT", Side: ledger.Both}); !q.IsZero() {
 				r.t.Errorf("still holds %s", q)
 			}
 			r.agree()
+		}, func(h *hostile) {
+			h.place = func(o exchange.Order, real func() exchange.Answer) exchange.Answer {
+				if !o.Trigger.IsZero() {
+					return exchange.Answer{Outcome: exchange.NotPlaced, Code: -2021, Message: "Order would immediately trigger."}
+				}
+				return real()
+			}
 		})
 	})
 }

@@ -1,6 +1,7 @@
 package stages
 
 import (
+	"context"
 	"os"
 	"regexp"
 	"strings"
@@ -103,6 +104,24 @@ func state(to ledger.RunState, action ledger.Action) func(*rig) ledger.Plan {
 	}
 }
 
+// liquidatedAt says where the exchange would close what is held by itself.
+func liquidatedAt(price string) func(*hostile) {
+	return func(h *hostile) { h.Exchange = &leveraged{h.Exchange, ledger.MustPrice(price)} }
+}
+
+type leveraged struct {
+	exchange.Exchange
+	at ledger.Price
+}
+
+func (l *leveraged) Snapshot(ctx context.Context) (ledger.Snapshot, error) {
+	snap, err := l.Exchange.Snapshot(ctx)
+	for n := range snap.Holdings {
+		snap.Holdings[n].Liquidation = l.at
+	}
+	return snap, err
+}
+
 func gates() []gate {
 	const long = 20 * time.Second
 	return []gate{
@@ -160,6 +179,11 @@ func gates() []gate {
 			r.wait(settled)
 			return r.decide(proposal(ledger.FullClose))
 		}, nil},
+		{ledger.StopWouldTrigger, denied, atPosition, "", one(ledger.UpdateSL, withSL("200000")), nil},
+		{ledger.StopWouldTrigger, denied, atPosition, "paper: {positions: {BTCUSDT: '-0.046'}}", one(ledger.UpdateSL, withSL("50000")), nil},
+		{ledger.StopBeyondLiq, denied, atPosition, "", one(ledger.UpdateSL, withSL("10000")), liquidatedAt("34800")},
+		{ledger.StopBeyondLiq, denied, atPosition, "", one(ledger.UpdateSL, withSL("34800")), liquidatedAt("34800")},
+		{ledger.StopBeyondLiq, denied, atPosition, "paper: {positions: {BTCUSDT: '-0.046'}}", one(ledger.UpdateSL, withSL("150000")), liquidatedAt("140000")},
 		{ledger.NoPosition, denied, atPosition, "", one(ledger.FullClose, of("ETHUSDT")), nil},
 		{ledger.SideMismatch, denied, atPosition, "paper: {ledger: {BTCUSDT: '-0.02'}}", one(ledger.Partial75), nil},
 		{ledger.QtyMismatch, denied, atPosition, "paper: {ledger: {BTCUSDT: '0.002'}}", one(ledger.Partial75), nil},

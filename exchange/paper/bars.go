@@ -6,36 +6,20 @@ import (
 	"time"
 
 	"permitchain/exchange"
+	"permitchain/exchange/synthetic"
 	"permitchain/ledger"
 )
-
-// samples is in how many places a bar looks at the price for its high and low.
-const samples = 12
 
 // barOf is the bar of a number: the n-th interval of market time, which may lie before the book began.
 // Its times are of the day, at the pace of now.
 func (p *Paper) barOf(symbol string, n int64) ledger.Bar {
-	s, begin := specOf(p.opening.Seed, symbol), float64(n)*p.bar
-	b := ledger.Bar{
-		Symbol: symbol, OpenAt: p.pace.wall(begin), CloseAt: p.pace.wall(begin + p.bar),
-		Close: s.price(p.opening.Seed, begin+p.bar),
-	}
-	b.High, b.Low = b.Close, b.Close
-	for i := range samples {
-		at := s.price(p.opening.Seed, begin+p.bar*float64(i)/samples)
-		b.High, b.Low = b.High.Max(at), b.Low.Min(at)
-	}
-	return b
-}
-
-// wall is the time of day at which the market's clock stands at seconds, to the microsecond.
-func (p pace) wall(seconds float64) time.Time {
-	return p.At.Add(time.Duration((seconds - p.SyntheticS) / p.Speed * float64(time.Second))).Round(time.Microsecond)
+	begin := float64(n) * p.bar
+	return synthetic.Of(p.opening.Seed, symbol).Bar(p.pace, begin, begin+p.bar)
 }
 
 // newest is the number of the newest bar that has closed.
 func (p *Paper) newest(now time.Time) int64 {
-	return int64(math.Floor(p.pace.synthetic(now)/p.bar)) - 1
+	return int64(math.Floor(p.pace.Market(now)/p.bar)) - 1
 }
 
 // closeBars tells the subscribers of the bars that have closed since it was last asked.

@@ -10,8 +10,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"time"
 
+	"permitchain/exchange/synthetic"
 	"permitchain/exchange/venue"
 	"permitchain/ledger"
 )
@@ -34,9 +34,9 @@ type line struct {
 
 // entry is one of its fields: a fact about the account, never luck.
 type entry struct {
-	Opening *opening      `json:"opening,omitempty"` // the first line, and no other
-	Pace    *pace         `json:"pace,omitempty"`
-	Change  *venue.Change `json:"change,omitempty"`
+	Opening *opening         `json:"opening,omitempty"` // the first line, and no other
+	Pace    *synthetic.Clock `json:"pace,omitempty"`
+	Change  *venue.Change    `json:"change,omitempty"`
 }
 
 // opening is the account as it was when the book was begun or written anew.
@@ -44,18 +44,9 @@ type opening struct {
 	Version int              `json:"version"`
 	Seed    uint64           `json:"seed"`
 	Targets []ledger.Holding `json:"targets,omitempty"` // what the trader wants
-	Pace    pace             `json:"pace"`
+	Pace    synthetic.Clock  `json:"pace"`
 	State   venue.State      `json:"state"`
 }
-
-// pace maps the time of day to the time of the market, whatever speed was chosen when.
-type pace struct {
-	At         time.Time `json:"at"`
-	SyntheticS float64   `json:"synthetic_s"`
-	Speed      float64   `json:"speed"`
-}
-
-func (p pace) synthetic(now time.Time) float64 { return p.SyntheticS + now.Sub(p.At).Seconds()*p.Speed }
 
 // book is the open file, at its end.
 type book struct {

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"time"
 
+	"permitchain/exchange/synthetic"
 	"permitchain/exchange/venue"
 	"permitchain/ledger"
 )
@@ -44,7 +45,7 @@ type Paper struct {
 	venue   *venue.Venue
 	book    *book
 	opening opening
-	pace    pace
+	pace    synthetic.Clock
 	marks   map[string]ledger.Mark
 	bar     float64 // seconds of market in a bar
 	barred  int64   // the number of the newest bar that was told of
@@ -97,9 +98,9 @@ func open(path string, o Options, limit int64) (*Paper, error) {
 
 // newOpening is the account a new book begins with.
 func newOpening(o Options, now time.Time) (opening, error) {
-	op := opening{Version: bookVersion, Seed: o.Seed, Pace: pace{At: now, Speed: o.Speed}, State: venue.State{Hedge: o.Hedge}}
+	op := opening{Version: bookVersion, Seed: o.Seed, Pace: synthetic.Clock{At: now, Speed: o.Speed}, State: venue.State{Hedge: o.Hedge}}
 	for k, q := range o.Positions {
-		s := specOf(o.Seed, k.Symbol)
+		s := synthetic.Of(o.Seed, k.Symbol)
 		sideFits := (k.Side == ledger.Both && !o.Hedge) || (k.Side == ledger.Long && o.Hedge && q.Sign() >= 0) || (k.Side == ledger.Short && o.Hedge && q.Sign() <= 0)
 		switch {
 		case !sideFits:
@@ -107,7 +108,7 @@ func newOpening(o Options, now time.Time) (opening, error) {
 		case !q.FloorTo(s.Lot.Step).Equal(q) || (!q.IsZero() && q.Abs().Less(s.Lot.Min)):
 			return op, fmt.Errorf("paper position %s %s is not a multiple of the market's step %s", k, q, s.Lot.Step)
 		case !q.IsZero():
-			op.Targets = append(op.Targets, ledger.Holding{Key: k, Amount: q, Entry: s.price(o.Seed, 0)})
+			op.Targets = append(op.Targets, ledger.Holding{Key: k, Amount: q, Entry: s.Price(0)})
 		}
 	}
 	slices.SortFunc(op.Targets, func(a, b ledger.Holding) int { return compareKeys(a.Key, b.Key) })
@@ -154,7 +155,7 @@ func (p *Paper) take(o opening) {
 // begin brings the account of the book up to what was asked for and to the present price.
 func (p *Paper) begin(o Options, now time.Time) error {
 	if p.pace.Speed != o.Speed {
-		p.pace = pace{At: now, SyntheticS: p.pace.synthetic(now), Speed: o.Speed}
+		p.pace = synthetic.Clock{At: now, SyntheticS: p.pace.Market(now), Speed: o.Speed}
 		if err := p.book.append(entry{Pace: &p.pace}); err != nil {
 			return err
 		}
@@ -169,7 +170,7 @@ func (p *Paper) begin(o Options, now time.Time) error {
 		}
 	}
 	for _, symbol := range append(p.venue.Symbols(), o.Symbols...) {
-		p.venue.List(specOf(p.opening.Seed, symbol).Market)
+		p.venue.List(synthetic.Of(p.opening.Seed, symbol).Market)
 	}
 	if o.Trader {
 		p.trader = &trader{luck: rand.New(rand.NewPCG(p.opening.Seed, uint64(now.UnixNano()))), due: map[ledger.Key]time.Time{}}
@@ -254,9 +255,9 @@ func (p *Paper) commit(c venue.Change) error {
 // tick is what happens once a second: every price moves, which may fill stops, the
 // trader looks, and a book that has grown too long is written anew.
 func (p *Paper) tick(now time.Time) {
-	synthetic := p.pace.synthetic(now)
+	at := p.pace.Market(now)
 	for _, symbol := range p.venue.Symbols() {
-		m := ledger.Mark{Symbol: symbol, Price: specOf(p.opening.Seed, symbol).price(p.opening.Seed, synthetic), At: now}
+		m := ledger.Mark{Symbol: symbol, Price: synthetic.Of(p.opening.Seed, symbol).Price(at), At: now}
 		p.marks[symbol] = m
 		for s := range p.subs {
 			s.marked(m)

@@ -133,30 +133,48 @@ func (p *Paper) OrdersSince(ctx context.Context, symbol string, since time.Time)
 	})
 }
 
+// OpenOrders implements exchange.Exchange.
+func (p *Paper) OpenOrders(ctx context.Context) ([]exchange.OrderState, error) {
+	return query(ctx, p, "list open orders", func(time.Time) []exchange.OrderState {
+		var all []exchange.OrderState
+		orders, stops := p.venue.Open()
+		for _, o := range orders {
+			all = append(all, orderState(o, ledger.Price{}))
+		}
+		for _, s := range stops {
+			all = append(all, stopState(s))
+		}
+		return all
+	})
+}
+
 // CancelStop implements exchange.Exchange.
 func (p *Paper) CancelStop(ctx context.Context, k ledger.Key, clientOrderID string) error {
-	return p.change(ctx, "cancel a stop", func(now time.Time) error {
-		c, err := p.venue.CancelStop(now, k.Symbol, clientOrderID)
+	return p.Do(ctx, "cancel a stop", func(v *venue.Venue, now time.Time) (venue.Change, error) {
+		c, err := v.CancelStop(now, k.Symbol, clientOrderID)
 		if err != nil {
-			return fmt.Errorf("%w (%w)", exchange.ErrNotFound, err)
+			err = fmt.Errorf("%w (%w)", exchange.ErrNotFound, err)
 		}
-		return p.commit(c)
+		return c, err
 	})
 }
 
 // Trade is a trade by someone else on the account: qty is signed, and may open, grow, reduce or turn a position.
 func (p *Paper) Trade(ctx context.Context, symbol string, side ledger.Side, qty ledger.Qty) error {
-	return p.change(ctx, "trade by hand", func(now time.Time) error {
-		c, err := p.venue.Trade(now, ledger.Key{Symbol: symbol, Side: side}, qty)
+	return p.Do(ctx, "trade by hand", func(v *venue.Venue, now time.Time) (venue.Change, error) {
+		return v.Trade(now, ledger.Key{Symbol: symbol, Side: side}, qty)
+	})
+}
+
+// Do has fn do something to the account, and makes it durable; what names it in the error. fn must not block.
+func (p *Paper) Do(ctx context.Context, what string, fn func(*venue.Venue, time.Time) (venue.Change, error)) error {
+	refused, err := query(ctx, p, what, func(now time.Time) error {
+		c, err := fn(p.venue, now)
 		if err != nil {
 			return err
 		}
 		return p.commit(c)
 	})
-}
-
-func (p *Paper) change(ctx context.Context, what string, fn func(now time.Time) error) error {
-	refused, err := query(ctx, p, what, fn)
 	if err == nil && refused != nil {
 		err = fmt.Errorf("%s: %w", what, refused)
 	}

@@ -118,12 +118,13 @@ func TestPositionMode(t *testing.T) {
 	}
 }
 
-func must(t *testing.T) func(Change, error) {
-	return func(_ Change, err error) {
+func must(t *testing.T) func(Change, error) Change {
+	return func(c Change, err error) Change {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
+		return c
 	}
 }
 

@@ -126,8 +126,11 @@ func (w *twin) request(t *rapid.T) Request {
 		ReduceOnly:    rapid.Bool().Draw(t, "reduce only"),
 		SignedAt:      w.now.Add(-time.Duration(rapid.IntRange(-2, 7).Draw(t, "age")) * time.Second),
 	}
-	if rapid.Bool().Draw(t, "stop") {
+	switch rapid.IntRange(0, 2).Draw(t, "kind") {
+	case 1:
 		r.Trigger = price(t)
+	case 2:
+		r.Limit = price(t)
 	}
 	return r
 }
@@ -144,8 +147,10 @@ func TestMachine(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		hedge := rapid.Bool().Draw(t, "hedge")
 		odds := rapid.SampledFrom([]float64{0, 0.3, 1})
-		o := Options{Seed: rapid.Uint64().Draw(t, "seed"), Hedge: hedge, Fee: ledger.MustPercent("0.05"),
-			Odds: Odds{odds.Draw(t, "split"), odds.Draw(t, "expire"), odds.Draw(t, "rest")}}
+		o := Options{
+			Seed: rapid.Uint64().Draw(t, "seed"), Hedge: hedge, Fee: ledger.MustPercent("0.05"),
+			Odds: Odds{odds.Draw(t, "split"), odds.Draw(t, "expire"), odds.Draw(t, "rest")},
+		}
 		w := &twin{v: New(o), copy: New(Options{Seed: o.Seed + 1, Hedge: hedge}), now: t0, sum: map[ledger.Key]ledger.Qty{}, lastID: map[string]int64{}}
 		for _, s := range symbols {
 			w.v.List(market(s))
@@ -193,6 +198,20 @@ func TestMachine(t *testing.T) {
 			},
 			"cancel": func(t *rapid.T) {
 				if c, err := w.v.CancelStop(w.now, rapid.SampledFrom(symbols).Draw(t, "symbol"), rapid.SampledFrom([]string{"pc-1", "pc-2", "pc-3"}).Draw(t, "id")); err == nil {
+					w.took(t, c)
+				}
+			},
+			"cancel order": func(t *rapid.T) {
+				if c, err := w.v.Cancel(w.now, rapid.SampledFrom(symbols).Draw(t, "symbol"), 0, rapid.SampledFrom([]string{"pc-1", "pc-2", "pc-3"}).Draw(t, "id")); err == nil {
+					w.took(t, c)
+				}
+			},
+			"depth": func(t *rapid.T) {
+				depth := quantity(t)
+				w.v.Depth(rapid.SampledFrom(symbols).Draw(t, "symbol"), &depth)
+			},
+			"deleverage": func(t *rapid.T) {
+				if c, err := w.v.Deleverage(w.now, key(t), quantity(t)); err == nil {
 					w.took(t, c)
 				}
 			},

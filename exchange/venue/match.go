@@ -29,6 +29,9 @@ func (v *Venue) Place(now time.Time, r Request) (Change, error) {
 		r.ClientOrderID = fmt.Sprintf("auto_%d", b.lastID+1)
 	}
 	if r.Trigger.IsZero() {
+		if err := v.valueRule(b, r); err != nil {
+			return Change{}, err
+		}
 		return v.enter(now, b, r, v.odds)
 	}
 	if err := v.stopRules(b, r); err != nil {
@@ -41,7 +44,7 @@ func (v *Venue) Place(now time.Time, r Request) (Change, error) {
 	}}}), nil
 }
 
-// enter takes an order at market into the book and matches it.
+// enter takes an order into the book and matches it, unless its limit has to be waited for.
 func (v *Venue) enter(now time.Time, b *book, r Request, odds Odds) (Change, error) {
 	k := ledger.Key{Symbol: r.Symbol, Side: r.Side}
 	if slices.ContainsFunc(b.orders, func(o Order) bool { return o.open() && o.ClientOrderID == r.ClientOrderID }) {
@@ -50,8 +53,7 @@ func (v *Venue) enter(now time.Time, b *book, r Request, odds Odds) (Change, err
 	if b.mark.IsZero() {
 		return Change{}, reject(-4131, "The counterparty's best price does not meet the PERCENT_PRICE filter limit.")
 	}
-	reducing := r.ReduceOnly || (r.Side == ledger.Long && r.Direction == ledger.Sell) || (r.Side == ledger.Short && r.Direction == ledger.Buy)
-	if reducing {
+	if r.reducing() {
 		q, err := v.reduceRules(r, k)
 		if err != nil {
 			return Change{}, err
@@ -60,7 +62,10 @@ func (v *Venue) enter(now time.Time, b *book, r Request, odds Odds) (Change, err
 	}
 	o := Order{
 		Key: k, OrderID: b.lastID + 1, ClientOrderID: r.ClientOrderID, Direction: r.Direction, Qty: r.Qty,
-		Status: StatusNew, Reducing: reducing, CreatedAt: now,
+		Limit: r.Limit, Status: StatusNew, Reducing: r.reducing(), CreatedAt: now, UpdatedAt: now,
+	}
+	if o.waits(b.mark) {
+		return v.did(Change{At: now, Orders: []Order{o}}), nil
 	}
 	return v.match(now, b, o, odds), nil
 }
@@ -71,22 +76,27 @@ func (v *Venue) match(now time.Time, b *book, o Order, odds Odds) Change {
 	take := o.Qty.Sub(o.Executed)
 	end := StatusFilled
 	if room := v.room(o.Key, o.Direction); o.Reducing && room.Less(take) {
-		take, end = room, StatusExpired
+		take, end, o.Expiry = room, StatusExpired, ExpiryReduce
 	}
 	switch {
+	case b.depth != nil && b.depth.Less(take):
+		take, end, o.Expiry = *b.depth, StatusExpired, ExpiryMarket
 	case v.lucky(odds.Rest):
-		take, end = v.part(take, b.market.Lot.Step), StatusNew
+		take, end, o.Expiry = v.part(take, b.market.Lot.Step), StatusNew, 0
 		if !o.Executed.Add(take).IsZero() {
 			end = StatusPartiallyFilled
 		}
 	case v.lucky(odds.Expire):
-		take, end = v.part(take, b.market.Lot.Step), StatusExpired
+		take, end, o.Expiry = v.part(take, b.market.Lot.Step), StatusExpired, ExpiryMarket
 	}
 	var trades []ledger.Trade
 	id := b.lastTrade
 	for i, q := range v.parts(take, b.market.Lot.Step, odds) {
 		id += 1 + v.luck.Int64N(3) // Trade ids are the market's: others trade between ours.
 		price := v.price(b, o.Direction, i)
+		if !o.Limit.IsZero() {
+			price = o.Limit
+		}
 		trades = append(trades, ledger.Trade{
 			Key: o.Key, ID: id, OrderID: o.OrderID, ClientOrderID: o.ClientOrderID, Direction: o.Direction,
 			Qty: q, Price: price, FeeUSD: ledger.Notional(q, price).Of(v.fee), At: now,
@@ -143,7 +153,7 @@ func (v *Venue) Mark(now time.Time, symbol string, price ledger.Price) Change {
 	}
 	b.mark = price
 	for _, o := range slices.Clone(b.orders) {
-		if o.open() {
+		if o.open() && (!o.waits(price) || (o.Reducing && v.room(o.Key, o.Direction).IsZero())) {
 			all = all.join(v.match(now, b, o, Odds{Split: v.odds.Split, Expire: v.odds.Expire}))
 		}
 	}
@@ -167,6 +177,21 @@ func (v *Venue) trigger(now time.Time, b *book, s Stop) Change {
 	return c.join(v.did(Change{At: now, Stops: []Stop{s}}))
 }
 
+// Cancel takes an open order away: the one of the id, or where that is 0 the one of the client id.
+func (v *Venue) Cancel(now time.Time, symbol string, orderID int64, clientOrderID string) (Change, error) {
+	b := v.books[symbol]
+	if b == nil {
+		return Change{}, reject(-2011, "Unknown order sent.")
+	}
+	for _, o := range b.orders {
+		if o.open() && (o.OrderID == orderID || (orderID == 0 && o.ClientOrderID == clientOrderID)) {
+			o.Status, o.UpdatedAt = StatusCanceled, now
+			return v.did(Change{At: now, Orders: []Order{o}}), nil
+		}
+	}
+	return Change{}, reject(-2011, "Unknown order sent.")
+}
+
 // CancelStop takes a standing stop away.
 func (v *Venue) CancelStop(now time.Time, symbol, clientAlgoID string) (Change, error) {
 	for _, s := range v.book(symbol).stops {
@@ -176,46 +201,4 @@ func (v *Venue) CancelStop(now time.Time, symbol, clientAlgoID string) (Change, 
 		}
 	}
 	return Change{}, reject(-2011, "Unknown order sent.")
-}
-
-// Trade is the user's own hand: it changes a position by a signed quantity, opening or
-// turning it if it likes, under a client id of the exchange's web page. A hand needs
-// not mind the maximum; in hedge mode it cannot take off more than there is.
-func (v *Venue) Trade(now time.Time, k ledger.Key, change ledger.Qty) (Change, error) {
-	b, err := v.listed(k.Symbol)
-	if err != nil {
-		return Change{}, err
-	}
-	r := Request{Symbol: k.Symbol, Side: k.Side, Direction: ledger.Buy, Qty: change.Abs()}
-	if change.Sign() < 0 {
-		r.Direction = ledger.Sell
-	}
-	if err := lotRules(ledger.Lot{Step: b.market.Lot.Step, Min: b.market.Lot.Min}, r.Qty); err != nil {
-		return Change{}, err
-	}
-	if err := v.sideRules(r); err != nil {
-		return Change{}, err
-	}
-	r.ClientOrderID = fmt.Sprintf("web_%d", b.lastID+1)
-	return v.enter(now, b, r, Odds{Split: v.odds.Split})
-}
-
-// Liquidate is the exchange closing a position by itself, whatever the filters say.
-func (v *Venue) Liquidate(now time.Time, k ledger.Key) (Change, error) {
-	b, err := v.listed(k.Symbol)
-	if err != nil {
-		return Change{}, err
-	}
-	amount := v.amount(k)
-	if amount.IsZero() || b.mark.IsZero() {
-		return Change{}, reject(-2022, "Nothing to liquidate.")
-	}
-	o := Order{
-		Key: k, OrderID: b.lastID + 1, ClientOrderID: fmt.Sprintf("autoclose-%d", b.lastID+1), Direction: ledger.Sell,
-		Qty: amount.Abs(), Status: StatusNew, Reducing: true, CreatedAt: now,
-	}
-	if amount.Sign() < 0 {
-		o.Direction = ledger.Buy
-	}
-	return v.match(now, b, o, Odds{}), nil
 }

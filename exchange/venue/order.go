@@ -31,7 +31,16 @@ const (
 	StatusRejected        Status = "REJECTED"  // the stop triggered and its order was refused
 )
 
-// Order is an order at market as the exchange keeps it.
+// Expiry is why an order expired, as Binance counts it (er).
+type Expiry int
+
+// The reasons.
+const (
+	ExpiryReduce Expiry = 4 // there was nothing left to reduce
+	ExpiryMarket Expiry = 9 // the market had no more; what is left of the order is gone
+)
+
+// Order is an order as the exchange keeps it: at market, or at a limit.
 type Order struct {
 	ledger.Key
 	OrderID       int64            `json:"order_id"` // grows per symbol
@@ -40,7 +49,9 @@ type Order struct {
 	Qty           ledger.Qty       `json:"qty"` // after the exchange shrank it
 	Executed      ledger.Qty       `json:"executed"`
 	Status        Status           `json:"status"`
+	Limit         ledger.Price     `json:"limit,omitzero"`    // zero: at market
 	Reducing      bool             `json:"reducing,omitzero"` // may only bring the position toward zero
+	Expiry        Expiry           `json:"expiry,omitzero"`   // why it expired
 	CreatedAt     time.Time        `json:"created_at"`
 	UpdatedAt     time.Time        `json:"updated_at"`
 }
@@ -48,6 +59,17 @@ type Order struct {
 func (o Order) id() int64 { return o.OrderID }
 
 func (o Order) open() bool { return o.Status == StatusNew || o.Status == StatusPartiallyFilled }
+
+// waits tells whether an order's limit keeps it from being filled at a price.
+func (o Order) waits(mark ledger.Price) bool {
+	if o.Limit.IsZero() {
+		return false
+	}
+	if o.Direction == ledger.Sell {
+		return mark.Less(o.Limit)
+	}
+	return o.Limit.Less(mark)
+}
 
 // Stop is a conditional order (STOP_MARKET of the algo service): it becomes an order
 // at market when the mark price reaches its trigger.
@@ -94,6 +116,15 @@ func (v *Venue) move(k ledger.Key, change ledger.Qty, price ledger.Price) {
 	case before.Sign() != p.amount.Sign():
 		p.entry = price
 	}
+}
+
+// liquidation is where the exchange would close a position by itself: far away, because the account is rich.
+func (p position) liquidation() ledger.Price {
+	far := ledger.MustPercent("40")
+	if p.amount.Sign() < 0 {
+		far = ledger.MustPercent("160")
+	}
+	return ledger.AveragePrice(ledger.Notional(ledger.MustQty("1"), p.entry.Of(far)), ledger.MustQty("1"))
 }
 
 // amount is what is held under k.

@@ -24,10 +24,18 @@ func (v *Venue) Market(symbol string) (m exchange.Market, ok bool) {
 func (v *Venue) Holdings() []ledger.Holding {
 	var all []ledger.Holding
 	for k, p := range v.held {
-		all = append(all, ledger.Holding{Key: k, Amount: p.amount, Entry: p.entry})
+		all = append(all, ledger.Holding{Key: k, Amount: p.amount, Entry: p.entry, Liquidation: p.liquidation()})
 	}
 	slices.SortFunc(all, func(a, b ledger.Holding) int { return compareKeys(a.Key, b.Key) })
 	return all
+}
+
+// Price is a symbol's mark price, zero where it is not known.
+func (v *Venue) Price(symbol string) ledger.Price {
+	if b := v.books[symbol]; b != nil {
+		return b.mark
+	}
+	return ledger.Price{}
 }
 
 // Order is the newest order of a client id, which may have had several.
@@ -75,6 +83,17 @@ func (v *Venue) Stops(symbol string, since time.Time) []Stop {
 		return nil
 	}
 	return kept(b.stops, func(s Stop) bool { return !s.CreatedAt.Before(since) })
+}
+
+// Open are the orders of all symbols that can still execute, and the stops that stand.
+func (v *Venue) Open() (orders []Order, stops []Stop) {
+	for _, symbol := range v.Symbols() {
+		if b := v.books[symbol]; b != nil {
+			orders = append(orders, kept(b.orders, Order.open)...)
+			stops = append(stops, kept(b.stops, Stop.standing)...)
+		}
+	}
+	return orders, stops
 }
 
 // Trades are the account's trades of a symbol with ids above after, in their order, at most limit.

@@ -1,6 +1,7 @@
 package venue
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -16,7 +17,8 @@ type Request struct {
 	Direction     ledger.Direction
 	Qty           ledger.Qty
 	ReduceOnly    bool
-	Trigger       ledger.Price
+	Trigger       ledger.Price // set: a stop
+	Limit         ledger.Price // set: an order that takes this price or a better one, and rests until it gets it
 	SignedAt      time.Time
 	RecvWindow    time.Duration // 0: 5 s
 }
@@ -58,8 +60,10 @@ func (v *Venue) Admit(now time.Time, r Request) error {
 	if err := lotRules(b.market.Lot, r.Qty); err != nil {
 		return err
 	}
-	if !r.Trigger.IsZero() {
-		return tickRules(b.market, r.Trigger)
+	for _, p := range []ledger.Price{r.Trigger, r.Limit} {
+		if err := tickRules(b.market, p); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -119,6 +123,19 @@ func (v *Venue) sideRules(r Request) error {
 		return reject(-4061, "Order's position side does not match user's setting.")
 	}
 	return nil
+}
+
+// valueRule is the least that an order must be worth. What reduces is exempt.
+func (v *Venue) valueRule(b *book, r Request) error {
+	if !r.reducing() && ledger.Notional(r.Qty, b.mark).Less(v.minNotional) {
+		return reject(-4164, fmt.Sprintf("Order's notional must be no smaller than %s (unless you choose reduce only).", v.minNotional))
+	}
+	return nil
+}
+
+// reducing tells whether a request may only bring the position toward zero.
+func (r Request) reducing() bool {
+	return r.ReduceOnly || (r.Side == ledger.Long && r.Direction == ledger.Sell) || (r.Side == ledger.Short && r.Direction == ledger.Buy)
 }
 
 // reduceRules are the rules of an order that must reduce. They return the quantity that

@@ -29,6 +29,8 @@ type Options struct {
 	Hedge bool
 	Fee   ledger.Percent // of a trade's value
 	Odds  Odds
+
+	MinNotional ledger.USD // that an order must be worth unless it reduces
 }
 
 // Odds are how often, from 0 to 1, the exchange does what few programs expect of it.
@@ -44,6 +46,9 @@ type Venue struct {
 	fee   ledger.Percent
 	odds  Odds
 	hedge bool
+
+	minNotional ledger.USD
+
 	books map[string]*book
 	held  map[ledger.Key]*position
 }
@@ -53,6 +58,7 @@ type book struct {
 	symbol    string
 	market    *exchange.Market // nil: not traded here
 	mark      ledger.Price     // zero: not known yet
+	depth     *ledger.Qty      // what an order finds; nil: all it wants
 	lastID    int64            // given to an order or a stop
 	lastTrade int64
 	orders    []Order        // in order of their ids
@@ -63,7 +69,7 @@ type book struct {
 // New makes an account that holds nothing, on an exchange that lists markets.
 func New(o Options, markets ...exchange.Market) *Venue {
 	v := &Venue{
-		luck: rand.New(rand.NewPCG(o.Seed, 0)), fee: o.Fee, odds: o.Odds, hedge: o.Hedge,
+		luck: rand.New(rand.NewPCG(o.Seed, 0)), fee: o.Fee, odds: o.Odds, hedge: o.Hedge, minNotional: o.MinNotional,
 		books: map[string]*book{}, held: map[ledger.Key]*position{},
 	}
 	for _, m := range markets {
@@ -265,7 +271,7 @@ func kept[T any](items []T, keep func(T) bool) []T {
 	return some
 }
 
-// Restore makes the account that s tells of; of o only luck, odds and fee are used. No
+// Restore makes the account that s tells of; of o the position mode is not used. No
 // symbol is listed and no mark price known yet.
 func Restore(o Options, s State) *Venue {
 	v := New(o)

@@ -127,13 +127,15 @@ type identity struct {
 	CreatedAt time.Time   `json:"created_at"`
 }
 
+// mustBe refuses another's ledger. Who names no host or no account only reads, or stops what runs on this file,
+// which must be possible without the key.
 func (i identity) mustBe(path string, o Options) error {
 	switch {
 	case i.Mode != o.Mode:
 		return fmt.Errorf("open ledger %s: %w: its mode is %s, not %s", path, ErrForeign, i.Mode, o.Mode)
-	case i.Host != o.Host:
+	case o.Host != "" && i.Host != o.Host:
 		return fmt.Errorf("open ledger %s: %w: its exchange is %q, not %q", path, ErrForeign, i.Host, o.Host)
-	case i.Account != o.Account:
+	case o.Account != "" && i.Account != o.Account:
 		return fmt.Errorf("open ledger %s: %w: its account ends in %q, not %q", path, ErrForeign, i.Account, o.Account)
 	}
 	return nil

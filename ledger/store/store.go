@@ -60,8 +60,8 @@ func (e *DamagedError) Is(target error) bool { return target == ErrDamaged }
 // Options say whose ledger a file is, and how it is kept.
 type Options struct {
 	Mode    ledger.Mode
-	Host    string // of the exchange's base URL
-	Account string // the tail that names the account
+	Host    string // of the exchange's base URL; "" is any, but no ledger is made then
+	Account string // the tail that names the account; the same
 	// Now is the local clock; nil is time.Now.
 	Now func() time.Time
 	// Keep is how long ended plans stay in memory; 0 is keepDefault. Older ones are
@@ -118,6 +118,9 @@ func Open(path string, o Options) (*Store, error) {
 		o.Keep = keepDefault
 	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if o.Host == "" || o.Account == "" {
+			return nil, fmt.Errorf("open ledger: %w", err)
+		}
 		if err := Create(path, o); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}

@@ -16,6 +16,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"permitchain/ledger"
+	"permitchain/pipeline"
 )
 
 // A ledger comes back as it was: after a clean end, and from a copy taken while it ran.
@@ -176,6 +177,34 @@ func TestSecondOpenerIsRefusedWithinASecond(t *testing.T) {
 		if took := time.Since(begun); took > 1500*time.Millisecond {
 			t.Errorf("%s took %s", name, took)
 		}
+	}
+}
+
+// Without the key one can read a ledger and stop what runs on it, and never begin one.
+func TestWhoNamesNoAccountMayOpenAndNotBegin(t *testing.T) {
+	path, nameless := filepath.Join(t.TempDir(), "ledger.db"), Options{Mode: ledger.Paper}
+	if _, err := Open(path, nameless); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a ledger of nobody: %v", err)
+	}
+	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
+	fill(t, path, 0, true)
+	reader, err := OpenReader(path, nameless)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := reader.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(path, nameless)
+	if err != nil {
+		t.Fatal(err)
+	}
+	soft := make(chan struct{})
+	close(soft)
+	if err := s.Run(pipeline.Stop{Soft: soft, Hard: context.Background()}); err != nil {
+		t.Error(err)
 	}
 }
 

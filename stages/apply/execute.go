@@ -34,6 +34,7 @@ type Sight struct {
 	Snapshot *ledger.Snapshot
 	Mark     ledger.Price
 	Lot      ledger.Lot
+	Tick     ledger.Price
 }
 
 // Join decides what becomes of a plan once its permits are in, or the time for them is over:
@@ -43,7 +44,7 @@ func Join(r Rules, s *ledger.State, p *ledger.Plan, see Sight, now time.Time) st
 	var st draft
 	for i := max(0, p.Current()); i < len(p.Steps); i++ {
 		sp := &p.Steps[i]
-		outcome, stage, reason := refuse(r, s, p, sp, now)
+		outcome, stage, reason := refuse(r, s, p, sp, see, now)
 		if reason == "" {
 			st.grant(r, s, p, i, see)
 			return st.step
@@ -55,7 +56,7 @@ func Join(r Rules, s *ledger.State, p *ledger.Plan, see Sight, now time.Time) st
 }
 
 // refuse says why a step that has not begun can't, "" where it can.
-func refuse(r Rules, s *ledger.State, p *ledger.Plan, sp *ledger.Step, now time.Time) (ledger.Outcome, ledger.Stage, ledger.Reason) {
+func refuse(r Rules, s *ledger.State, p *ledger.Plan, sp *ledger.Step, see Sight, now time.Time) (ledger.Outcome, ledger.Stage, ledger.Reason) {
 	g, x := sp.Governor, sp.Position
 	switch {
 	case g != nil && g.Ruling == ledger.Deny:
@@ -78,12 +79,12 @@ func refuse(r Rules, s *ledger.State, p *ledger.Plan, sp *ledger.Step, now time.
 	if outcome, stage, reason := mayNotSend(s, p, sp.Kind); outcome != "" {
 		return outcome, stage, reason
 	}
-	return movedOn(s, p, sp)
+	return movedOn(s, p, sp, see)
 }
 
 // movedOn says why a step can't rest on its position permit any more: the ledger has changed since, by
-// another plan's fill or by somebody's trade; a stop need only still be on the right side, and tighten.
-func movedOn(s *ledger.State, p *ledger.Plan, sp *ledger.Step) (ledger.Outcome, ledger.Stage, ledger.Reason) {
+// another plan's fill or by somebody's trade; a stop need only still be on the right side, tighten, and protect.
+func movedOn(s *ledger.State, p *ledger.Plan, sp *ledger.Step, see Sight) (ledger.Outcome, ledger.Stage, ledger.Reason) {
 	pos := s.Positions[p.Key()]
 	switch {
 	case pos == nil: // Only the operator's force gets here: without a ledger its fill could not be booked.
@@ -94,9 +95,22 @@ func movedOn(s *ledger.State, p *ledger.Plan, sp *ledger.Step) (ledger.Outcome, 
 		return ledger.Denied, ledger.StageExecution, ledger.SideMismatch
 	case sp.Kind == ledger.StopStep && !s.Tightens(p.Key(), pos.Amount, p.Proposal.NewSL):
 		return ledger.Denied, ledger.StageExecution, ledger.StopNotTighter
-	default:
-		return "", "", ""
 	}
+	if sp.Kind == ledger.StopStep && see.Snapshot != nil {
+		held := see.Snapshot.Of(p.Key())
+		if reason := held.Useless(triggerOf(p, held.Amount, see.Tick), see.Mark); reason != "" {
+			return ledger.Denied, ledger.StageExecution, reason
+		}
+	}
+	return "", "", ""
+}
+
+// triggerOf is a plan's stop on the market's tick: a stop only ever tightens, so it is rounded toward the mark price.
+func triggerOf(p *ledger.Plan, held ledger.Qty, tick ledger.Price) ledger.Price {
+	if held.Sign() < 0 {
+		return p.Proposal.NewSL.FloorTo(tick)
+	}
+	return p.Proposal.NewSL.CeilTo(tick)
 }
 
 // mayNotSend says why no order of a plan may go out now, "" where one may.
@@ -143,7 +157,7 @@ func (st *draft) promise(r Rules, s *ledger.State, p *ledger.Plan, i int, held, 
 	sp := &p.Steps[i]
 	intent := ledger.Intent{
 		Plan: p.ID, Step: i, Attempt: len(sp.Orders) + 1, Key: p.Key(), Kind: sp.Kind, Direction: ledger.Reducing(held), Exchange: held,
-		SendBefore: see.At.Add(sendWithin),
+		SendBefore: see.At.Add(ledger.SendWithin),
 	}
 	if pos := s.Positions[p.Key()]; pos != nil {
 		intent.Ledger, intent.Epoch = pos.Amount, pos.Epoch
@@ -151,16 +165,13 @@ func (st *draft) promise(r Rules, s *ledger.State, p *ledger.Plan, i int, held, 
 	intent.ClientOrderID = ledger.OrderIDOf(sp.Kind, p.ID, i+1, intent.Attempt)
 	intent.Fence = intent.SendBefore.Add(r.RecvWindow + time.Second)
 	if sp.Kind == ledger.StopStep {
-		intent.Qty, intent.Trigger = qty, p.Proposal.NewSL
+		intent.Qty, intent.Trigger = qty, triggerOf(p, held, see.Tick)
 	} else {
 		intent.Qty = exchange.Cut(see.Lot, qty)
 	}
 	st.Events = append(st.Events, &ledger.IntentOpened{Intent: intent})
 	st.Effects = append(st.Effects, Effect{Send: OrderOf(&intent)})
 }
-
-// sendWithin is how long after its promise an order may still be signed.
-const sendWithin = time.Second
 
 // OrderOf is the order an intent promises.
 func OrderOf(i *ledger.Intent) *exchange.Order {
@@ -196,17 +207,21 @@ func (st *draft) endPlan(s *ledger.State, p *ledger.Plan) {
 	st.Events = append(st.Events, end)
 }
 
-// Answered records what became of an order that was sent.
+// Answered records what became of an order that was sent. Where the account's stream has shown the order before,
+// an answer that says otherwise changes nothing: what has happened is the better witness.
 func Answered(s *ledger.State, id string, a exchange.Answer) (st step) {
 	i := s.Intents[id]
-	if i == nil || i.State != ledger.Sending {
-		return st // The probe after a restart, or the stream, knew it earlier.
+	if i == nil || i.State != ledger.Sending && (i.State != ledger.Placed || a.Outcome != exchange.Placed || !tells(i, a.Status, a.Executed)) {
+		return st
 	}
 	e := &ledger.IntentAnswered{
 		ClientOrderID: id, OrderID: a.OrderID, Status: a.Status, Executed: a.Executed, Code: a.Code, Message: a.Message, RateLimited: a.RateLimited,
 	}
 	if a.Status == "FILLED" && a.Executed.IsZero() {
 		e.Executed = i.Qty // It says so itself; its trades will tell the rest.
+	}
+	if i.Qty.Less(e.Executed) {
+		a.Outcome, e.Executed, e.Message = exchange.Unknown, ledger.Qty{}, fmt.Sprintf("the answer says that %s of %s executed", e.Executed, i.Qty)
 	}
 	switch {
 	case a.Outcome == exchange.Placed && i.Kind == ledger.StopStep:
@@ -341,7 +356,7 @@ func informed(r Rules, s *ledger.State, k ledger.Key, last *ledger.Intent, see S
 	}
 	held := see.Snapshot.Of(k).Amount
 	differs := r.Tolerance.Of(see.Lot, held, see.Mark).Less(held.Sub(pos.Amount).Abs())
-	return see.Snapshot.SentAt.After(pos.LastTradeAt) && see.Snapshot.SentAt.After(last.SendBefore.Add(-sendWithin)) && !differs
+	return see.Snapshot.SentAt.After(pos.LastTradeAt) && see.Snapshot.SentAt.After(last.SendBefore.Add(-ledger.SendWithin)) && !differs
 }
 
 // resize is how much of the grant's rest the position still allows.

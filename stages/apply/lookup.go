@@ -3,6 +3,8 @@ package apply
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"permitchain/exchange"
@@ -37,14 +39,14 @@ func (a *Stage) look(hard context.Context) error {
 		a.lookAt = earlier(a.standAt, time.Now().Add(lookEvery))
 		if !a.looking[t.i.ClientOrderID] {
 			a.looking[t.i.ClientOrderID] = true
-			a.asking.Go(func() { pipeline.Send(hard, a.lookups, a.lookup(hard, t.i, t.cursor)) })
+			a.asking.Go(func() { pipeline.Send(hard, a.lookups, a.lookup(hard, t.i, t.cursor, 0)) })
 		}
 	}
 	return err
 }
 
-// lookup asks for one order, and for the trades it may have made.
-func (a *Stage) lookup(ctx context.Context, i ledger.Intent, cursor int64) Lookup {
+// lookup asks for one order, and for the trades it may have made. orderID is another id under which it may be listed, or 0.
+func (a *Stage) lookup(ctx context.Context, i ledger.Intent, cursor, orderID int64) Lookup {
 	l := Lookup{ID: i.ClientOrderID, At: a.Exchange.Now()}
 	order, err := a.Exchange.Find(ctx, i.Key, i.ClientOrderID)
 	switch {
@@ -53,17 +55,29 @@ func (a *Stage) lookup(ctx context.Context, i ledger.Intent, cursor int64) Looku
 	case !errors.Is(err, exchange.ErrNotFound):
 		l.Err = err
 		return l
-	default:
-		orders, err := a.Exchange.OrdersSince(ctx, i.Key.Symbol, i.SendBefore.Add(-sendWithin-time.Second))
-		if l.Err = err; err != nil {
+	}
+	if l.Order == nil || older(&i, l.Order) {
+		if l.Listed, l.Err = a.listed(ctx, &i, orderID); l.Err != nil {
 			return l
-		}
-		for _, o := range orders {
-			l.Listed = l.Listed || o.ClientOrderID == i.ClientOrderID
 		}
 	}
 	l.Trades, l.Err = exchange.TradesAfter(ctx, a.Exchange, i.Key.Symbol, cursor)
 	return l
+}
+
+// listed are the orders since the sending that may be i's.
+func (a *Stage) listed(ctx context.Context, i *ledger.Intent, orderID int64) ([]exchange.OrderState, error) {
+	all, err := a.Exchange.OrdersSince(ctx, i.Key.Symbol, i.Since())
+	if err != nil {
+		return nil, err
+	}
+	some := slices.DeleteFunc(slices.Clone(all), func(o exchange.OrderState) bool {
+		return o.ClientOrderID != i.ClientOrderID && (orderID == 0 || o.OrderID != orderID)
+	})
+	if n := len(all); n >= exchange.OrdersPage && len(some) == 0 && !all[n-1].CreatedAt.After(i.Fence) {
+		return nil, fmt.Errorf("the list of %d orders since %s ends before the fence", n, i.Since().UTC().Format(time.RFC3339))
+	}
+	return some, nil
 }
 
 // learn records what a lookup proves and books the trades it brought.
@@ -71,30 +85,38 @@ func (a *Stage) learn(hard context.Context, l Lookup) error {
 	delete(a.looking, l.ID)
 	if l.Err != nil {
 		a.Log.Warn().Err(l.Err).Str("order", l.ID).Msg("the order could not be looked up; tried again")
+		if l.settle != nil {
+			l.settle.Reply <- ledger.SettleResult{Error: "the order could not be looked up, and nothing was changed: " + l.Err.Error()}
+		}
 		return nil
 	}
 	var i ledger.Intent
+	var f Finding
 	err := a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
 		known := s.Intents[l.ID]
 		if known == nil {
 			return st
 		}
 		i = *known
-		e, negatives := Learn(s, l, a.negatives[l.ID], a.see(i.Key.Symbol))
-		a.remember(l.ID, negatives)
-		if e != nil {
-			st.Events = []ledger.Event{e}
+		f = Learn(s, l, a.negatives[l.ID], a.see(i.Key.Symbol))
+		a.remember(l.ID, f.Negatives)
+		if f.Event != nil {
+			st.Events = []ledger.Event{f.Event}
 		}
 		return st
 	})
 	if err != nil || i.Plan == "" {
 		return err
 	}
+	a.alert(l, i, f)
 	err = a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
 		own, _ := s.Unbooked(i.Key, l.Trades)
 		st.Events = s.BookOwn(own)
 		return st
 	})
+	if err == nil && l.settle != nil {
+		err = a.settled(hard, l)
+	}
 	if err != nil {
 		return err
 	}
@@ -103,6 +125,26 @@ func (a *Stage) learn(hard context.Context, l Lookup) error {
 	}
 	a.ask()
 	return a.progress(hard, i.Plan)
+}
+
+// An order that stays unknown for longer than this after its fence is told about, and again this often.
+const (
+	stuckAfter = 20 * time.Second
+	alertEvery = time.Minute
+)
+
+// alert tells the operator of an order that nothing settles.
+func (a *Stage) alert(l Lookup, i ledger.Intent, f Finding) {
+	if f.Doubt == nil {
+		delete(a.alerted, l.ID)
+		return
+	}
+	if last, told := a.alerted[l.ID]; l.At.Sub(i.Fence) < stuckAfter || told && l.At.Sub(last) < alertEvery {
+		return
+	}
+	a.alerted[l.ID] = l.At
+	a.Log.Error().Err(f.Doubt).Str("symbol", i.Key.Label()).Str("order", l.ID).
+		Msgf("what became of the order stays unknown, and nothing else is sent for its position: look at the exchange; permitchain orders settle %s --order-id N | --not-placed --reason …", l.ID)
 }
 
 // learnStop goes on with what a lookup told of a stop: it stands, it is gone, or it could not be placed.

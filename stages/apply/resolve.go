@@ -14,104 +14,131 @@ import (
 type Lookup struct {
 	ID     string // client order id
 	At     time.Time
-	Order  *exchange.OrderState // nil: it says it has no such order
-	Listed bool                 // though it is in the list of the symbol's orders
-	Trades []ledger.Trade       // of the position, after its cursor
-	Err    error                // then nothing above says anything
+	Order  *exchange.OrderState  // what it finds under that id; nil: it says it has no such order
+	Listed []exchange.OrderState // of the symbol's orders since the sending, those under that id or the operator's order id
+	Trades []ledger.Trade        // of the position, after its cursor
+	Err    error                 // then nothing above says anything
+
+	settle *Settle // the operator waits for it
 }
 
-// What it takes to believe that an order was never placed.
+// Finding is what a lookup comes to.
+type Finding struct {
+	Event     ledger.Event
+	Negatives []time.Time // lookups after the fence that found nothing, this one among them
+	Doubt     error       // why an order stays unknown though it can't appear any more
+}
+
+// What it takes to believe that an order was never placed. Under an id that an older order bears too, the exchange can't be
+// asked for ours: its list of orders has to be empty of it for longer.
 const (
 	negativesWanted = 3
 	negativesSpan   = 3 * time.Second
+	namesakeSpan    = 30 * time.Second
+	negativesKept   = 64
 )
 
 // Learn turns a lookup into what it proves of an order that is unknown, or placed and not finished.
-// negatives are the instants of earlier lookups, after the fence, that found nothing; it returns them with this one.
-func Learn(s *ledger.State, l Lookup, negatives []time.Time, see Sight) (ledger.Event, []time.Time) {
+// negatives are the instants of earlier lookups, after the fence, that found nothing.
+func Learn(s *ledger.State, l Lookup, negatives []time.Time, see Sight) Finding {
 	i := s.Intents[l.ID]
 	if i == nil || !i.State.Unresolved() || l.Err != nil {
-		return nil, negatives
+		return Finding{Negatives: negatives}
 	}
-	if l.Order != nil {
-		return found(i, l.Order), nil
+	own, _ := s.Unbooked(i.Key, l.Trades)
+	traded := slices.ContainsFunc(own, func(t ledger.Trade) bool { return t.ClientOrderID == i.ClientOrderID })
+	order, namesake, contradiction := l.shown(i)
+	switch {
+	case order != nil:
+		return Finding{Event: found(i, order, "found by its client id")}
+	case contradiction != nil:
+		return Finding{Doubt: contradiction}
+	case traded || i.State != ledger.Unknown || !l.At.After(i.Fence):
+		return Finding{} // Booking its trades proves it, or it may still appear.
 	}
-	if traded := traded(s, i, l); traded != nil {
-		return traded, nil
+	negatives = append(negatives[:min(len(negatives), negativesKept)], l.At)
+	span := negativesSpan
+	if namesake {
+		span = namesakeSpan
 	}
-	if i.State != ledger.Unknown || l.At.Before(i.Fence) || l.At.Equal(i.Fence) {
-		return nil, nil // It may still appear.
+	if why := doubt(s, i, l, negatives, span, see); why != nil {
+		return Finding{Negatives: negatives, Doubt: why}
 	}
-	negatives = append(negatives, l.At)
-	if why := doubt(s, i, l, negatives, see); why != nil {
-		return nil, negatives
+	evidence := fmt.Sprintf("%d lookups over %s after %s found nothing, no order listed, no trade unattributed, position agrees",
+		len(negatives), l.At.Sub(negatives[0]).Round(time.Millisecond), i.Fence.UTC().Format(time.RFC3339Nano))
+	if namesake {
+		evidence += "; under its id there is only an older order"
 	}
-	return &ledger.IntentAnswered{
-		ClientOrderID: i.ClientOrderID, State: ledger.NotPlaced, Message: "not found after the fence",
-		Evidence: fmt.Sprintf("%d lookups over %s after %s found nothing, no order listed, no trade unattributed, position agrees",
-			len(negatives), l.At.Sub(negatives[0]).Round(time.Millisecond), i.Fence.UTC().Format(time.RFC3339Nano)),
-	}, nil
+	return Finding{Event: &ledger.IntentAnswered{
+		ClientOrderID: i.ClientOrderID, State: ledger.NotPlaced, Message: "not found after the fence", Evidence: evidence,
+	}}
 }
 
-// traded is what trades prove of an order that the exchange denies to have; nil where there are none.
-func traded(s *ledger.State, i *ledger.Intent, l Lookup) ledger.Event {
-	own, _ := s.Unbooked(i.Key, l.Trades)
-	total, id := i.Booked, i.OrderID
-	for _, t := range own {
-		if t.ClientOrderID == i.ClientOrderID {
-			total, id = total.Add(t.Qty), t.OrderID
+// shown is the order that a lookup shows to be the one that i promised. An older namesake is not, and proves nothing;
+// what came into being since and is another order under the same id is a contradiction.
+func (l Lookup) shown(i *ledger.Intent) (order *exchange.OrderState, namesake bool, contradiction error) {
+	all := l.Listed
+	if l.Order != nil {
+		all = append([]exchange.OrderState{*l.Order}, all...)
+	}
+	for n := range all {
+		switch o := &all[n]; {
+		case o.ClientOrderID != i.ClientOrderID:
+		case older(i, o):
+			namesake = true
+		case !fits(i, o):
+			contradiction = fmt.Errorf("order %d has its client id and is not what was promised: %s %s of %s, executed %s", o.OrderID, o.Direction, o.Qty, o.Key, o.Executed)
+		case order == nil:
+			order = o
 		}
 	}
-	if total.IsZero() || i.State != ledger.Unknown {
-		return nil
-	}
-	e := &ledger.IntentAnswered{
-		ClientOrderID: i.ClientOrderID, State: ledger.Placed, OrderID: id, Executed: total, Evidence: fmt.Sprintf("trades of %s by order %d", total, id),
-	}
-	if i.Kind == ledger.StopStep {
-		e.State = ledger.Standing
-	}
-	if !total.Less(i.Qty) {
-		e.Status = "FILLED"
-	}
-	return e
+	return order, namesake, contradiction
 }
 
-// found is what an order the exchange knows proves; nil where it proves nothing new.
-func found(i *ledger.Intent, o *exchange.OrderState) ledger.Event {
-	if o.Direction != i.Direction || i.Qty.Less(o.Executed) {
-		return nil // Not the order that was promised: a contradiction stays unknown.
+// older tells whether an order came into being before the one that i promised could. An instant that is not told, as on the
+// account's stream, is now.
+func older(i *ledger.Intent, o *exchange.OrderState) bool {
+	return !o.CreatedAt.IsZero() && o.CreatedAt.Before(i.Since())
+}
+
+// fits tells whether an order can be the one that i promised; an exchange may shrink it.
+func fits(i *ledger.Intent, o *exchange.OrderState) bool {
+	return o.Key == i.Key && o.Direction == i.Direction && !i.Qty.Less(o.Qty) && !i.Qty.Less(o.Executed)
+}
+
+// tells whether a status says more of an order that is placed than is known: what comes twice, or late, does not.
+func tells(i *ledger.Intent, status string, executed ledger.Qty) bool {
+	if executed.Less(i.Executed) || ledger.TerminalStatus(i.Status) && !ledger.TerminalStatus(status) {
+		return false
+	}
+	return i.Executed.Less(executed) || i.Status != status
+}
+
+// found is what an order of ours that the exchange shows proves; nil where it proves nothing new.
+func found(i *ledger.Intent, o *exchange.OrderState, how string) ledger.Event {
+	if i.State == ledger.Placed && !tells(i, o.Status, o.Executed) {
+		return nil
 	}
 	e := &ledger.IntentAnswered{
 		ClientOrderID: i.ClientOrderID, State: ledger.Placed, OrderID: o.OrderID, Status: o.Status, Executed: o.Executed,
-		Evidence: fmt.Sprintf("order %d found by its client id: %s, executed %s", o.OrderID, o.Status, o.Executed),
+		Evidence: fmt.Sprintf("order %d %s: %s, executed %s", o.OrderID, how, o.Status, o.Executed),
 	}
 	if i.Kind == ledger.StopStep {
 		e.State = ledger.Standing
-	}
-	if i.State == ledger.Placed && i.Status == o.Status && i.Executed.Equal(o.Executed) {
-		return nil
 	}
 	return e
 }
 
 // doubt says what still speaks against "never placed", nil where nothing does. A false
 // "not placed" is the one verdict that could execute twice.
-func doubt(s *ledger.State, i *ledger.Intent, l Lookup, negatives []time.Time, see Sight) error {
+func doubt(s *ledger.State, i *ledger.Intent, l Lookup, negatives []time.Time, span time.Duration, see Sight) error {
 	pos := s.Positions[i.Key]
-	_, others := s.Unbooked(i.Key, l.Trades)
-	var moved ledger.Qty
-	for _, t := range others {
-		if t.ClientOrderID == "" || ledger.OfOurForm(t.ClientOrderID) {
-			return fmt.Errorf("trade %d belongs to nobody we know", t.ID)
-		}
-		moved = moved.Add(t.Direction.Signed(t.Qty))
-	}
+	moved, err := attributed(s, i, l.Trades)
 	switch {
-	case len(negatives) < negativesWanted || l.At.Sub(negatives[0]) < negativesSpan:
+	case err != nil:
+		return err
+	case len(negatives) < negativesWanted || l.At.Sub(negatives[0]) < span:
 		return fmt.Errorf("only %d lookups found nothing", len(negatives))
-	case l.Listed:
-		return errors.New("the order is in the symbol's list")
 	case pos == nil || see.Snapshot == nil || !see.Snapshot.SentAt.After(i.Fence):
 		return errors.New("no snapshot since the fence")
 	case !see.Snapshot.Of(i.Key).Amount.Sub(pos.Amount.Add(moved)).Equal(i.Exchange.Sub(i.Ledger)):
@@ -119,6 +146,18 @@ func doubt(s *ledger.State, i *ledger.Intent, l Lookup, negatives []time.Time, s
 	default:
 		return nil
 	}
+}
+
+// attributed is what trades of others, all of them surely not of the order in doubt, did to its position.
+func attributed(s *ledger.State, i *ledger.Intent, trades []ledger.Trade) (moved ledger.Qty, err error) {
+	_, others := s.Unbooked(i.Key, trades)
+	for _, t := range others {
+		if t.ClientOrderID == "" || ledger.OfOurForm(t.ClientOrderID) {
+			return moved, fmt.Errorf("trade %d of order %d (%q) belongs to nobody we know", t.ID, t.OrderID, t.ClientOrderID)
+		}
+		moved = moved.Add(t.Direction.Signed(t.Qty))
+	}
+	return moved, nil
 }
 
 // Wanted are the orders to be looked up: every open one that is not merely waiting for its answer and,
@@ -139,11 +178,12 @@ func Gone(s *ledger.State, l Lookup, negatives []time.Time) (ledger.Event, []tim
 	if i == nil || i.State != ledger.Standing || l.Err != nil {
 		return nil, negatives
 	}
-	if l.Order != nil && !ledger.TerminalStatus(l.Order.Status) {
+	order, _, contradiction := l.shown(i)
+	switch {
+	case contradiction != nil, order != nil && !ledger.TerminalStatus(order.Status):
 		return nil, nil
-	}
-	if l.Order != nil {
-		return &ledger.StopGone{ClientOrderID: l.ID, Why: "the exchange says " + l.Order.Status}, nil
+	case order != nil:
+		return &ledger.StopGone{ClientOrderID: l.ID, Why: "the exchange says " + order.Status}, nil
 	}
 	if negatives = append(negatives, l.At); len(negatives) < negativesWanted || l.At.Sub(negatives[0]) < negativesSpan {
 		return nil, negatives // Right after it was placed an exchange may not find it.

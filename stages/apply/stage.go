@@ -6,6 +6,7 @@ package apply
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -29,26 +30,30 @@ type Stage struct {
 	Exchange  exchange.Exchange
 	Board     *exchange.Board
 	Loop      *Loop
-	Offers    <-chan Offer         // from the exit-brain
-	Flattens  <-chan Flatten       // from the operator
-	Governor  chan<- ledger.PlanID // plans to be judged
-	Reconcile chan<- ledger.PlanID // the same
-	Permits   <-chan ledger.PlanID // from both: a verdict is on record
-	Arrived   pipeline.Bell        // a snapshot is on the board
-	Ask       pipeline.Bell        // to reconcile: a snapshot is wanted
+	Offers    <-chan Offer                // from the exit-brain
+	Flattens  <-chan Flatten              // from the operator
+	Settles   <-chan Settle               // the same
+	Heard     <-chan exchange.StreamEvent // what the account's stream says of orders and trades of our form
+	Governor  chan<- ledger.PlanID        // plans to be judged
+	Reconcile chan<- ledger.PlanID        // the same
+	Permits   <-chan ledger.PlanID        // from both: a verdict is on record
+	Arrived   pipeline.Bell               // a snapshot is on the board
+	Ask       pipeline.Bell               // to reconcile: a snapshot is wanted
 	Log       zerolog.Logger
 
 	waiting   map[ledger.PlanID]*wait // plans on their way to their permits
 	due       map[ledger.PlanID]time.Time
-	negatives map[string][]time.Time // client order id → lookups after the fence that found nothing
-	looking   map[string]bool        // lookups under way
-	sending   int                    // orders and cancels whose answers are not in
-	cancels   map[string]bool        // stops whose cancelling is under way
-	askedAt   time.Time              // when a snapshot was asked for last, for want of one
-	standAt   time.Time              // when standing stops are looked up next
-	placed    bool                   // an order was placed whose trades have not been asked for
-	lookAt    time.Time              // when open orders are looked up next
-	outbox    [2][]ledger.PlanID     // plans not yet taken by governor and reconcile
+	negatives map[string][]time.Time   // client order id → lookups after the fence that found nothing
+	looking   map[string]bool          // lookups under way
+	sending   int                      // orders and cancels whose answers are not in
+	cancels   map[string]*cancelling   // stops that are no longer wanted, by client order id
+	alerted   map[string]time.Time     // orders that stay unknown, and when that was told last; exchange clock
+	bare      map[ledger.Key]time.Time // positions without their wanted stop, since when
+	askedAt   time.Time                // when a snapshot was asked for last, for want of one
+	standAt   time.Time                // when standing stops are looked up next
+	placed    bool                     // an order was placed whose trades have not been asked for
+	lookAt    time.Time                // when open orders are looked up next
+	outbox    [2][]ledger.PlanID       // plans not yet taken by governor and reconcile
 	answers   chan answer
 	lookups   chan Lookup
 	gone      chan gone
@@ -82,7 +87,7 @@ const (
 
 // Run works until it is stopped: softly, it takes no more proposals and stays until no order is in flight.
 func (a *Stage) Run(stop pipeline.Stop) error {
-	a.cancels = map[string]bool{}
+	a.cancels, a.alerted, a.bare = map[string]*cancelling{}, map[string]time.Time{}, map[ledger.Key]time.Time{}
 	a.waiting, a.due, a.negatives, a.looking = map[ledger.PlanID]*wait{}, map[ledger.PlanID]time.Time{}, map[string][]time.Time{}, map[string]bool{}
 	a.answers, a.lookups, a.gone = make(chan answer, 1), make(chan Lookup, 1), make(chan gone, 1)
 	defer a.Loop.Wait()
@@ -105,6 +110,10 @@ func (a *Stage) Run(stop pipeline.Stop) error {
 			err = a.plan(stop.Hard, o)
 		case f := <-flattens:
 			err = a.flatten(stop.Hard, f)
+		case o := <-a.Settles:
+			err = a.settle(stop.Hard, o)
+		case e := <-a.Heard:
+			err = a.hear(stop.Hard, e)
 		case send(a.Governor, a.outbox[0]) <- first(a.outbox[0]):
 			a.outbox[0] = a.outbox[0][1:]
 		case send(a.Reconcile, a.outbox[1]) <- first(a.outbox[1]):
@@ -189,7 +198,8 @@ func (a *Stage) do(hard context.Context, kernel func(*ledger.State, time.Time) s
 }
 
 func (a *Stage) see(symbol string) Sight {
-	return Sight{a.Exchange.Now(), a.Board.Snapshot(), a.Board.Mark(symbol).Price, a.Board.Markets[symbol].Lot}
+	m := a.Board.Markets[symbol]
+	return Sight{a.Exchange.Now(), a.Board.Snapshot(), a.Board.Mark(symbol).Price, m.Lot, m.Tick}
 }
 
 // recover takes up what an earlier process left.
@@ -293,23 +303,44 @@ func (a *Stage) Perform(hard context.Context, e Effect) {
 	case e.Reply != nil:
 		e.Reply()
 	case e.Send != nil:
-		pipeline.Send(hard, a.answers, answer{e.Send.ClientOrderID, a.Exchange.Place(hard, *e.Send)})
+		pipeline.Send(hard, a.answers, answer{e.Send.ClientOrderID, a.place(hard, *e.Send)})
 	case e.Cancel != nil:
 		pipeline.Send(hard, a.gone, gone{e.Cancel.ClientOrderID, a.Exchange.CancelStop(hard, e.Cancel.Key, e.Cancel.ClientOrderID)})
 	}
 }
 
+// conflicting is the exchange's refusal of a reduce-only order because of others that rest (Binance).
+const conflicting = -4118
+
+// place sends an order. Where others are in its way the answer names them: they are what a person has to cancel.
+func (a *Stage) place(hard context.Context, o exchange.Order) exchange.Answer {
+	res := a.Exchange.Place(hard, o)
+	if res.Code != conflicting {
+		return res
+	}
+	open, err := a.Exchange.OpenOrders(hard)
+	if err != nil {
+		res.Message += fmt.Sprintf(" (the orders in the way could not be read: %v)", err)
+		return res
+	}
+	res.Message += InTheWay(o, open)
+	return res
+}
+
 func (a *Stage) answered(hard context.Context, res answer) error {
 	a.sending--
 	var i ledger.Intent
-	err := a.do(hard, func(s *ledger.State, _ time.Time) step {
-		i = *s.Intents[res.id]
-		return Answered(s, res.id, res.Answer)
+	err := a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
+		if known := s.Intents[res.id]; known != nil {
+			i, st = *known, Answered(s, res.id, res.Answer)
+		}
+		return st
 	})
-	if err != nil {
+	if err != nil || i.Plan == "" {
 		return err
 	}
-	if res.Outcome == exchange.NotPlaced || i.Kind == ledger.StopStep && res.Outcome == exchange.Placed {
+	a.complain(i, res)
+	if i.State == ledger.Sending && res.Outcome == exchange.NotPlaced || i.Kind == ledger.StopStep && res.Outcome == exchange.Placed {
 		a.Ask.Ring()
 		err := a.progress(hard, i.Plan)
 		if i.Kind == ledger.StopStep && res.Outcome == exchange.NotPlaced {
@@ -321,16 +352,18 @@ func (a *Stage) answered(hard context.Context, res answer) error {
 	return nil
 }
 
-// stopFailed closes what a stop could not be placed for, where the configuration says so.
-func (a *Stage) stopFailed(hard context.Context, k ledger.Key) error {
-	a.Log.Error().Str("symbol", k.Label()).Msg("a stop could not be placed: the position is without the wanted protection")
-	if a.Rules(k.Symbol).OnStopFailure != CloseAll {
-		return nil
+// complain tells of an answer that a person has to look at.
+func (a *Stage) complain(i ledger.Intent, res answer) {
+	text := ""
+	switch {
+	case i.State != ledger.Sending && res.Outcome != exchange.Placed:
+		text = fmt.Sprintf("the order is %s by what the exchange has shown of it, though its answer is %s (%d %s): it is not sent again", i.State, res.Outcome, res.Code, res.Message)
+	case res.Code == conflicting:
+		text = "orders that rest on the exchange keep a close or a stop of ours from being taken: " + res.Message
+	default:
+		return
 	}
-	return a.plan(hard, pipeline.Ask[ledger.Proposal, ledger.Receipt](ledger.Proposal{
-		Symbol: k.Symbol, Side: k.Side, Action: ledger.FullClose, KillScore: 1, ComputedAt: time.Now().UTC().Truncate(time.Millisecond),
-		Source: ledger.FromBrain, ReasonCodes: []string{"stop_failed"},
-	}))
+	a.Log.Error().Str("symbol", i.Key.Label()).Str("order", i.ClientOrderID).Msg(text)
 }
 
 // wake does what is due.
@@ -363,43 +396,4 @@ func (a *Stage) refresh(hard context.Context) error {
 		return err
 	}
 	return a.resume(hard)
-}
-
-// tend keeps the stops true to their positions.
-func (a *Stage) tend(hard context.Context) error {
-	return a.do(hard, func(s *ledger.State, now time.Time) (st step) {
-		for _, pos := range Tended(s) {
-			more := Tend(a.Rules(pos.Key.Symbol), s, pos, a.see(pos.Key.Symbol), now)
-			st.Events = append(st.Events, more.Events...)
-			for _, e := range more.Effects {
-				if c := e.Cancel; c == nil || !a.cancels[c.ClientOrderID] {
-					st.Effects = append(st.Effects, e)
-				}
-				if e.Cancel != nil {
-					a.cancels[e.Cancel.ClientOrderID] = true
-				}
-			}
-		}
-		return st
-	})
-}
-
-// stopGone records that a stop was cancelled, or had gone before.
-func (a *Stage) stopGone(hard context.Context, g gone) error {
-	a.sending--
-	delete(a.cancels, g.id)
-	if g.err != nil && !errors.Is(g.err, exchange.ErrNotFound) {
-		a.Log.Warn().Err(g.err).Str("order", g.id).Msg("the old stop could not be cancelled; tried again")
-		return nil
-	}
-	why := "cancelled"
-	if g.err != nil {
-		why = "not standing any more"
-	}
-	return a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
-		if i := s.Intents[g.id]; i != nil && i.State == ledger.Standing {
-			st.Events = []ledger.Event{&ledger.StopGone{ClientOrderID: g.id, Why: why}}
-		}
-		return st
-	})
 }

@@ -24,7 +24,7 @@ func Tend(r Rules, s *ledger.State, pos *ledger.Position, see Sight, now time.Ti
 	// Flat, another life, or across zero: an order of ours may have taken off more than the ledger knew of.
 	case pos.Amount.Sign()*i.Exchange.Sign() <= 0 || stop.Epoch != pos.Epoch:
 		st.Effects = append(st.Effects, Effect{Cancel: &Cancel{pos.Key, stop.ClientOrderID}})
-	case stop.Qty.Equal(want), s.UnresolvedOn(pos.Key, ledger.CloseStep) != nil, i.Booked.Sign() > 0:
+	case stop.Qty.Equal(want), passed(stop, pos, see), s.UnresolvedOn(pos.Key, ledger.CloseStep) != nil, i.Booked.Sign() > 0:
 	case now.Before(retryStop(r, s, &p.Steps[i.Step], want)):
 	default:
 		if _, _, reason := mayNotSend(s, p, ledger.StopStep); reason == "" {
@@ -32,6 +32,11 @@ func Tend(r Rules, s *ledger.State, pos *ledger.Position, see Sight, now time.Ti
 		}
 	}
 	return st.step
+}
+
+// passed tells whether the mark price is beyond the stop: it is about to trigger, and a new one would be refused.
+func passed(stop *ledger.Stop, pos *ledger.Position, see Sight) bool {
+	return ledger.Holding{Amount: pos.Amount}.Useless(stop.Trigger, see.Mark) == ledger.StopWouldTrigger
 }
 
 // stopQty is what a stop covers: the position, or as much of it as one order may be.

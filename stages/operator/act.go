@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -201,6 +202,40 @@ func (o *Stage) sync(w http.ResponseWriter, r *http.Request) error {
 		return Failed(Refused, "%s", res.Error)
 	}
 	return writeJSON(w, http.StatusOK, Synced{k.Symbol, k.Side, res.From, res.To})
+}
+
+// Settled tells what the operator's evidence made of an order.
+type Settled struct {
+	ID    string             `json:"client_order_id"`
+	State ledger.IntentState `json:"state"`
+}
+
+// settle hands the operator's evidence to apply, which looks once more before it takes it.
+func (o *Stage) settle(w http.ResponseWriter, r *http.Request) error {
+	body, err := parseOrder(r.Body, true, "id", "order_id", "not_placed")
+	if err != nil {
+		return err
+	}
+	order := ledger.SettleOrder{ClientOrderID: body.ID, Who: body.By, Why: body.Reason}
+	if body.OrderID != "" {
+		order.OrderID, err = strconv.ParseInt(body.OrderID, 10, 64)
+	}
+	switch {
+	case !ledger.OfOurForm(body.ID):
+		return Failed(BadRequest, "id %q: the client order id of an order of ours is wanted, as permitchain orders ls shows it", body.ID)
+	case err != nil || order.OrderID < 0 || (body.OrderID != "" && order.OrderID == 0):
+		return Failed(BadRequest, "order_id %q: the exchange's number of an order is wanted", body.OrderID)
+	case (order.OrderID != 0) == body.NotPlaced:
+		return Failed(BadRequest, "either order_id or not_placed is wanted")
+	}
+	res, err := ask(r.Context(), o, o.Settles, order, outcomeWait)
+	if err != nil {
+		return err
+	}
+	if res.Error != "" {
+		return Failed(Refused, "%s", res.Error)
+	}
+	return writeJSON(w, http.StatusOK, Settled{body.ID, res.State})
 }
 
 // flatten answers with the outcome of a plan for each position.

@@ -29,17 +29,19 @@ func (o *Stage) routes(control bool) http.Handler {
 		"GET /healthz": func(w http.ResponseWriter, _ *http.Request) error {
 			return writeJSON(w, http.StatusOK, map[string]bool{"ok": true})
 		},
-		"GET /readyz":       o.ready,
-		"GET /v1/status":    o.live(func(s *ledger.State, snap *ledger.Snapshot, at, _ time.Time) any { return o.status(s, snap, at) }),
-		"GET /v1/positions": o.live(func(s *ledger.State, snap *ledger.Snapshot, at, _ time.Time) any { return o.positions(s, snap, at) }),
-		"GET /v1/ledger":    o.live(func(s *ledger.State, _ *ledger.Snapshot, _, _ time.Time) any { return ledgers(s) }),
-		"GET /v1/holds":     o.live(func(s *ledger.State, _ *ledger.Snapshot, _, _ time.Time) any { return holds(s) }),
-		"GET /v1/limits":    o.live(func(s *ledger.State, _ *ledger.Snapshot, _, now time.Time) any { return o.limits(s, now) }),
-		"GET /v1/markets":   o.live(func(s *ledger.State, _ *ledger.Snapshot, _, _ time.Time) any { return o.markets(s) }),
-		"GET /v1/orders":    o.listOrders, "GET /v1/plans": o.listPlans, "GET /v1/plans/{id}": o.showPlan, "GET /v1/why": o.why,
+		"GET /readyz":    o.ready,
+		"GET /v1/status": o.live(func(s *ledger.State, snap *ledger.Snapshot, at, _ time.Time) any { return o.status(s, snap, at) }),
+		"GET /v1/positions": o.live(func(s *ledger.State, snap *ledger.Snapshot, at, now time.Time) any {
+			return o.positions(s, snap, at, now)
+		}),
+		"GET /v1/ledger":  o.live(func(s *ledger.State, _ *ledger.Snapshot, _, _ time.Time) any { return ledgers(s) }),
+		"GET /v1/holds":   o.live(func(s *ledger.State, _ *ledger.Snapshot, _, _ time.Time) any { return holds(s) }),
+		"GET /v1/limits":  o.live(func(s *ledger.State, _ *ledger.Snapshot, _, now time.Time) any { return o.limits(s, now) }),
+		"GET /v1/markets": o.live(func(s *ledger.State, _ *ledger.Snapshot, _, _ time.Time) any { return o.markets(s) }),
+		"GET /v1/orders":  o.listOrders, "GET /v1/plans": o.listPlans, "GET /v1/plans/{id}": o.showPlan, "GET /v1/why": o.why,
 		"GET /v1/ledger/history": o.history, "GET /v1/events": o.events, "GET /v1/config": o.config,
 		"POST /v1/proposals": o.proposals, "POST /v1/kill": o.kill, "POST /v1/disarm": o.disarm, "POST /v1/rearm": o.rearm,
-		"POST /v1/holds": o.hold, "POST /v1/ledger/sync": o.sync, "POST /v1/flatten": o.flatten, "POST /v1/config/reload": o.reload,
+		"POST /v1/holds": o.hold, "POST /v1/ledger/sync": o.sync, "POST /v1/flatten": o.flatten, "POST /v1/orders/settle": o.settle, "POST /v1/config/reload": o.reload,
 	} {
 		mux.Handle(pattern, h)
 	}

@@ -204,8 +204,13 @@ type Order struct {
 	Force  bool        `json:"force,omitzero"`
 	Qty    string      `json:"qty,omitzero"`
 	Path   string      `json:"path,omitzero"`
-	By     string      `json:"by,omitzero"`
-	Reason string      `json:"reason,omitzero"`
+
+	ID        string `json:"id,omitzero"`       // client order id
+	OrderID   string `json:"order_id,omitzero"` // the exchange's
+	NotPlaced bool   `json:"not_placed,omitzero"`
+
+	By     string `json:"by,omitzero"`
+	Reason string `json:"reason,omitzero"`
 }
 
 // Bounds of what an operator says; it is journalled.
@@ -228,6 +233,7 @@ func parseOrder(body io.Reader, reasoned bool, keys ...string) (Order, error) {
 	o := Order{
 		Symbol: f.text("symbol", false, true), Op: f.text("op", false, true), To: f.text("to", false, true), Path: f.text("path", false, false),
 		Qty: f.text("qty", false, true), Side: ledger.Side(f.text("side", false, true)), Force: f.flag("force"),
+		ID: f.text("id", false, true), OrderID: f.text("order_id", false, true), NotPlaced: f.flag("not_placed"),
 		By: f.text("by", false, false), Reason: strings.TrimSpace(f.text("reason", reasoned, false)),
 	}
 	switch {

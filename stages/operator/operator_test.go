@@ -38,7 +38,7 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ledger.db")
-	st, err := store.Open(path, store.Options{Mode: ledger.Paper})
+	st, err := store.Open(path, store.Options{Mode: ledger.Paper, Host: "paper", Account: "paper"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -385,6 +385,31 @@ func TestOrdersAreFlat(t *testing.T) {
 	if err := json.Unmarshal(text, &back); err != nil || back[0].Symbol != btc.Symbol || back[0].Side != btc.Side || !back[0].Qty.Equal(ledger.MustQty("1")) {
 		t.Errorf("%+v, %v", back, err)
 	}
+}
+
+func TestSettlingAnOrder(t *testing.T) {
+	r := newRig(t)
+	r.want(503, "POST", "/v1/orders/settle", `{"id":"pc-0123456789abcdef-1-1","not_placed":true,"reason":"x"}`) // Nobody is there to take it.
+	settles := make(chan Settle)
+	r.Settles = settles
+	for _, body := range []string{
+		`{"id":"pc-1","not_placed":true}`, `{"id":"web_1","not_placed":true,"reason":"x"}`, `{"id":"pc-1","reason":"x"}`, `{"not_placed":true,"reason":"x"}`,
+		`{"id":"pc-1","not_placed":true,"order_id":"7","reason":"x"}`, `{"id":"pc-1","order_id":"0","reason":"x"}`, `{"id":"pc-1","order_id":"7x","reason":"x"}`,
+		`{"id":"pc-1","order_id":"-7","reason":"x"}`, `{"id":"pc-1","not_placed":true,"reason":"x","symbol":"BTCUSDT"}`,
+	} {
+		r.want(400, "POST", "/v1/orders/settle", body)
+	}
+	go func() {
+		o := <-settles
+		o.Reply <- ledger.SettleResult{Error: "the exchange shows it"}
+		o = <-settles
+		if o.Value != (ledger.SettleOrder{ClientOrderID: "pc-1", OrderID: 7, Who: "operator ann", Why: "seen"}) {
+			t.Errorf("%+v", o.Value)
+		}
+		o.Reply <- ledger.SettleResult{State: ledger.Placed}
+	}()
+	r.want(409, "POST", "/v1/orders/settle", `{"id":"pc-1","not_placed":true,"reason":"x"}`, "the exchange shows it")
+	r.want(200, "POST", "/v1/orders/settle", `{"id":"pc-1","order_id":"7","by":"ann","reason":"seen"}`, `"client_order_id":"pc-1"`, `"state":"placed"`)
 }
 
 func TestASideThatThePositionModeDoesNotHaveIsSaid(t *testing.T) {

@@ -35,6 +35,8 @@ type (
 	Flatten = pipeline.Request[ledger.FlattenOrder, []ledger.Receipt]
 	// Sync is the order to take the exchange's amount over.
 	Sync = pipeline.Request[ledger.SyncOrder, ledger.SyncResult]
+	// Settle is the operator's evidence about an order whose outcome is unknown.
+	Settle = pipeline.Request[ledger.SettleOrder, ledger.SettleResult]
 )
 
 // ErrServe tells that the API cannot be served as configured.
@@ -53,6 +55,7 @@ type Stage struct {
 	Offers     chan<- Offer     // to the exit-brain
 	Flattens   chan<- Flatten   // to apply
 	Syncs      chan<- Sync      // to reconcile
+	Settles    chan<- Settle    // to apply
 	Limits     func(*ledger.State, time.Time) []LimitView
 	Brain      func(symbol string) []string                                                     // what the exit-brain says of a symbol, in words
 	Reload     func(ctx context.Context) (string, error)                                        // brings a changed configuration into force

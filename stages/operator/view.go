@@ -46,6 +46,9 @@ type Position struct {
 	OpenedAt time.Time                        `json:"opened_at,omitzero"`
 	Tranches map[ledger.Action]ledger.Tranche `json:"tranches"`
 	Stop     *ledger.Stop                     `json:"stop"`
+
+	UnprotectedS float64 `json:"unprotected_s"` // of this epoch: for how long a wanted stop did not stand
+	Unprotected  bool    `json:"unprotected"`   // so it is now
 }
 
 // LimitView is one limit of a symbol, and how much of it is used.
@@ -192,6 +195,9 @@ func (o *Stage) status(s *ledger.State, snap *ledger.Snapshot, at time.Time) Sta
 		}
 		// Before a snapshot that knows of the last trade, a difference is no drift.
 		pos := s.Positions[k]
+		if pos != nil && !pos.BareSince.IsZero() {
+			problem(k.Label(), "without its wanted stop since "+pos.BareSince.UTC().Format(time.RFC3339))
+		}
 		if p.Drift != nil && !p.Drift.IsZero() && snap.SentAt.After(pos.LastTradeAt) && s.UnresolvedOn(k, ledger.CloseStep) == nil {
 			problem(k.Label(), "drift of "+p.Drift.String())
 		}
@@ -199,7 +205,7 @@ func (o *Stage) status(s *ledger.State, snap *ledger.Snapshot, at time.Time) Sta
 	return v
 }
 
-func (o *Stage) positions(s *ledger.State, snap *ledger.Snapshot, at time.Time) []Position {
+func (o *Stage) positions(s *ledger.State, snap *ledger.Snapshot, at, now time.Time) []Position {
 	views := []Position{}
 	for _, k := range o.keys(s, snap) {
 		v := Position{PositionStatus: positionStatus(s, k, snap, at), Tranches: map[ledger.Action]ledger.Tranche{}}
@@ -207,6 +213,7 @@ func (o *Stage) positions(s *ledger.State, snap *ledger.Snapshot, at time.Time) 
 			v.Mark = o.Board.Mark(k.Symbol).Price
 		}
 		if p := s.Positions[k]; p != nil {
+			v.UnprotectedS, v.Unprotected = p.Unprotected(now).Seconds(), !p.BareSince.IsZero()
 			v.Entry, v.Epoch, v.OpenedAt, v.Notional = p.Entry, p.Epoch, p.OpenedAt, ledger.Notional(p.Amount, v.Mark)
 			for a, t := range p.Tranches {
 				v.Tranches[a] = t

@@ -35,6 +35,7 @@ const (
 	NeedSnapshot Need = "snapshot" // one more, now
 	NeedTrades   Need = "trades"   // those after the cursor
 	NeedCursor   Need = "cursor"   // the id of the newest trade
+	NeedOrders   Need = "orders"   // those of our form
 )
 
 // finding is the kernel's answer: what to write, what to find out, and whom to tell.
@@ -124,7 +125,7 @@ func (w *Watch) explain(c Config, s *ledger.State, k ledger.Key, trades []ledger
 	foreign := foreignInstance(others)
 	switch {
 	case foreign != nil:
-		f.hold(s, k, ledger.HoldForeignInstance, fmt.Sprintf("trade %d of order %s, which this ledger never promised", foreign.ID, foreign.ClientOrderID))
+		f.hold(s, k, ledger.HoldForeignInstance, fmt.Sprintf("trade %d of order %d (%s), which %s", foreign.ID, foreign.OrderID, foreign.ClientOrderID, disowned(s, foreign.ClientOrderID)))
 	case afterOwn.Sign()*held.Sign() < 0:
 		f.hold(s, k, ledger.HoldSideMismatch, fmt.Sprintf("exchange %s, ledger %s", held, afterOwn))
 	case explained && len(shown) > 0 && c.ExternalTrades == HoldOnIt && !held.IsZero():

@@ -47,6 +47,8 @@ func (x examiner) examine(kind ledger.StepKind) ledger.Verdict {
 	}
 	if kind == ledger.CloseStep {
 		checks = append(checks, x.inFlight, x.quantity)
+	} else {
+		checks = append(checks, x.protects)
 	}
 	for _, check := range checks {
 		if v, failed := check(); failed {
@@ -86,9 +88,14 @@ func (x examiner) sides() (ledger.Verdict, bool) {
 	return x.failed(ours.Sign()*x.seen.Holding.Amount.Sign() < 0, ledger.SideMismatch)
 }
 
-// amounts is check 4; a missing ledger is a mismatch with zero.
+// amounts is check 4; a missing ledger is a mismatch with zero. A snapshot that left before the last booked trade
+// says nothing about a ledger that knows of it: the next one will.
 func (x examiner) amounts() (ledger.Verdict, bool) {
-	return x.failed(x.tolerance().Less(x.diff()), ledger.QtyMismatch)
+	differ := x.tolerance().Less(x.diff())
+	if pos := x.state.Positions[x.plan.Key()]; differ && pos != nil && !x.seen.SnapshotAt.After(pos.LastTradeAt) {
+		return x.failed(true, ledger.CooldownInFlight, ledger.Fact{Name: "last_trade_after_snapshot", Value: pos.LastTradeAt.Sub(x.seen.SnapshotAt).String()})
+	}
+	return x.failed(differ, ledger.QtyMismatch)
 }
 
 // holds is check 5.
@@ -106,6 +113,14 @@ func (x examiner) failed(yes bool, reason ledger.Reason, facts ...ledger.Fact) (
 		return ledger.Verdict{}, false
 	}
 	return deny(reason, append(facts, x.facts()...)...), true
+}
+
+// protects is what only a stop is asked: that it would neither trigger at once nor come too late.
+func (x examiner) protects() (ledger.Verdict, bool) {
+	h, trigger := x.seen.Holding, x.plan.Proposal.NewSL
+	reason := h.Useless(trigger, x.seen.Mark)
+	return x.failed(reason != "", reason, ledger.Fact{Name: "new_sl", Value: trigger.String()},
+		ledger.Fact{Name: "mark", Value: x.seen.Mark.String()}, ledger.Fact{Name: "liquidation", Value: h.Liquidation.String()})
 }
 
 // inFlight is check 6.
@@ -128,8 +143,10 @@ func (x examiner) inFlight() (ledger.Verdict, bool) {
 // quantity is check 7.
 func (x examiner) quantity() (ledger.Verdict, bool) {
 	share := x.seen.Holding.Amount.Abs().Of(x.plan.Proposal.Action.Share())
-	return x.failed(x.safeCloseQty().IsZero(), ledger.QtyBelowMin, ledger.Fact{Name: "share", Value: share.String()},
+	v, failed := x.failed(x.safeCloseQty().IsZero(), ledger.QtyBelowMin, ledger.Fact{Name: "share", Value: share.String()},
 		ledger.Fact{Name: "min_qty", Value: x.seen.Lot.Min.String()}, ledger.Fact{Name: "step", Value: x.seen.Lot.Step.String()})
+	v.Exchange = x.seen.Holding.Amount // The tranche is done at this size: beyond it, it re-arms.
+	return v, failed
 }
 
 func (x examiner) safeCloseQty() ledger.Qty {

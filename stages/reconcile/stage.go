@@ -48,6 +48,10 @@ type Stage struct {
 	Log      zerolog.Logger
 
 	watches   map[ledger.Key]*Watch
+	strays    map[string]bool // orders that the last list showed open though the ledger has them as ended
+	ordersAt  time.Time       // when the orders of our form are looked through next; local clock
+	listing   bool            // that is under way
+	listedAt  time.Time       // exchange clock; orders since then have not been looked through
 	results   chan result
 	asking    sync.WaitGroup
 	startedAt time.Time // exchange clock
@@ -61,6 +65,7 @@ type result struct {
 	key      ledger.Key
 	snapshot *ledger.Snapshot
 	trades   []ledger.Trade
+	orders   []exchange.OrderState
 	cursor   int64
 	taking   *taking // what the cursor was asked for
 	need     Need
@@ -68,13 +73,15 @@ type result struct {
 }
 
 const (
-	tickEvery  = time.Second
-	syncWithin = 20 * time.Second // less than the operator waits for the answer
+	tickEvery   = time.Second
+	ordersEvery = time.Minute
+	syncWithin  = 20 * time.Second // less than the operator waits for the answer
 )
 
 // Run works until it is stopped.
 func (r *Stage) Run(stop pipeline.Stop) error {
 	r.watches, r.results, r.startedAt = map[ledger.Key]*Watch{}, make(chan result, 1), r.Exchange.Now()
+	r.listedAt = r.startedAt
 	asking, cancel := context.WithCancel(stop.Hard)
 	defer r.Loop.Wait()
 	defer r.asking.Wait()
@@ -98,6 +105,7 @@ func (r *Stage) Run(stop pipeline.Stop) error {
 			r.wantSnapshot(asking)
 		case <-tick.C:
 			r.giveUp(time.Now())
+			r.wantOrders(asking, time.Now())
 			err = r.watchSilence(stop.Hard)
 		case <-stop.Soft:
 			return nil
@@ -159,6 +167,8 @@ func (r *Stage) take(ctx context.Context, res result) error {
 		return r.onSnapshot(ctx, res)
 	case NeedTrades:
 		return r.onTrades(ctx, res)
+	case NeedOrders:
+		return r.onOrders(ctx, res)
 	default:
 		return r.onCursor(ctx, res)
 	}

@@ -58,15 +58,12 @@ func (d Door) Open(ctx context.Context, need Need) (*Client, error) {
 	if need == Chain {
 		return nil, operator.ErrNotRunning
 	}
-	if _, err := os.Stat(d.Ledger); need == ToRead && errors.Is(err, fs.ErrNotExist) {
-		return nil, operator.Failed(operator.NotRunning, "no chain is running, and there is no ledger at %s yet: start one with permitchain run", d.Ledger)
-	}
 	if need == ToRead {
 		return d.openFile()
 	}
 	s, err := store.Open(d.Ledger, d.Options)
 	if err != nil {
-		return nil, err
+		return nil, d.none(err)
 	}
 	h, closeStore := operator.OnStore(d.Stage, s)
 	return &Client{&http.Client{Transport: inProcess{h}}, closeStore}, nil
@@ -75,13 +72,21 @@ func (d Door) Open(ctx context.Context, need Need) (*Client, error) {
 func (d Door) openFile() (*Client, error) {
 	reader, err := store.OpenReader(d.Ledger, d.Options)
 	if err != nil {
-		return nil, err
+		return nil, d.none(err)
 	}
 	h, err := operator.OnFile(d.Stage, reader)
 	if err != nil {
 		return nil, errors.Join(err, reader.Close())
 	}
 	return &Client{&http.Client{Transport: inProcess{h}}, reader.Close}, nil
+}
+
+// none says it of a ledger that is not there: nobody has begun one, so there is nothing to read or to stop.
+func (d Door) none(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return operator.Failed(operator.NotRunning, "no chain is running, and there is no ledger at %s yet: start one with permitchain run", d.Ledger)
+	}
+	return err
 }
 
 // Close ends what Open began.

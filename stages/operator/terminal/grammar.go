@@ -16,8 +16,9 @@ type Commands struct {
 	Limits    limitsCmd    `cmd:"" group:"look" help:"What is used of each limit, and when room comes back."`
 	Positions positionsCmd `cmd:"" group:"look" help:"Positions in full: exchange, ledger, epoch, tranches, stop."`
 	Orders    struct {
-		Ls ordersCmd `cmd:"" default:"withargs" help:"Orders of late, the newest first."`
-	} `cmd:"" group:"look" help:"Orders that were promised, and what became of them."`
+		Ls     ordersCmd `cmd:"" default:"withargs" help:"Orders of late, the newest first."`
+		Settle settleCmd `cmd:"" help:"Say what became of an order that stays unknown; it is looked up once more first."`
+	} `cmd:"" group:"both" help:"Orders that were promised, and what became of them."`
 	Plans struct {
 		Ls     plansCmd  `cmd:"" default:"withargs" help:"Plans, the newest first."`
 		Show   planCmd   `cmd:"" help:"One plan in full: verdicts, numbers, orders."`
@@ -56,6 +57,12 @@ type (
 	positionsCmd struct{}
 	ordersCmd    struct {
 		Limit int `short:"n" default:"20" help:"How many."`
+	}
+	settleCmd struct {
+		ID        string `arg:"" help:"The order's client id, as orders ls shows it."`
+		OrderID   string `required:"" xor:"evidence" placeholder:"N" help:"It is this order of the exchange's."`
+		NotPlaced bool   `required:"" xor:"evidence" help:"It was never placed."`
+		reasoned
 	}
 	plansCmd struct {
 		Symbol  string `help:"Only this symbol's."`
@@ -160,6 +167,10 @@ func (c holdClearCmd) Run(ctx context.Context, t *Terminal) error {
 
 func (c syncCmd) Run(ctx context.Context, t *Terminal) error {
 	return t.Sync(ctx, operator.Order{Symbol: strings.ToUpper(c.Symbol), Side: ledger.Side(c.Side), Reason: c.Reason})
+}
+
+func (c settleCmd) Run(ctx context.Context, t *Terminal) error {
+	return t.Settle(ctx, operator.Order{ID: c.ID, OrderID: c.OrderID, NotPlaced: c.NotPlaced, Reason: c.Reason})
 }
 
 func (c flattenCmd) Run(ctx context.Context, t *Terminal) error {

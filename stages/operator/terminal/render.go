@@ -130,6 +130,9 @@ func (t *Terminal) Positions(ctx context.Context) error {
 		if p.Stop != nil {
 			stop = p.Stop.Trigger.String()
 		}
+		if p.Unprotected {
+			stop = fmt.Sprintf("MISSING for %.0fs", p.UnprotectedS)
+		}
 		usd := unknownCell
 		if !p.Mark.IsZero() {
 			usd = p.Notional.Fixed(2)

@@ -182,6 +182,16 @@ func (t *Terminal) Sync(ctx context.Context, o operator.Order) error {
 	return nil
 }
 
+// Settle gives evidence about an order whose outcome is unknown.
+func (t *Terminal) Settle(ctx context.Context, o operator.Order) error {
+	var s operator.Settled
+	if err := t.act(ctx, Chain, "/v1/orders/settle", o, &s); err != nil {
+		return err
+	}
+	t.say("order %s is %s, by the operator's evidence", s.ID, s.State)
+	return nil
+}
+
 // Flatten closes what is held.
 func (t *Terminal) Flatten(ctx context.Context, o operator.Order) error {
 	var results []operator.Result

@@ -1,4 +1,9 @@
-package paper
+// Package synthetic is a market that nobody trades on: rules, prices and bars of any
+// symbol, as a function of a seed and of the market's own time.
+//
+// Contract: it is pure. The same seed, symbol and second give the same price for ever,
+// so a market needs no memory, and its past can be asked for.
+package synthetic
 
 import (
 	"hash/fnv"
@@ -11,37 +16,39 @@ import (
 	"permitchain/ledger"
 )
 
-// spec is a symbol's rules and about what it costs.
-type spec struct {
+// Spec is a symbol's rules and the law of its price.
+type Spec struct {
 	exchange.Market
-	start float64
+	own   uint64  // the seed of this symbol alone
+	start float64 // about what it costs
 }
 
-// specOf is a symbol's rules: Binance's for a few, and for any other what its name makes of the seed. It is always the same.
-func specOf(seed uint64, symbol string) spec {
+// Of is a symbol of a seed: with Binance's rules for a few, and for any other what its name makes of the seed. It is always the same.
+func Of(seed uint64, symbol string) Spec {
+	own := ownSeed(seed, symbol)
 	switch symbol {
 	case "BTCUSDT":
-		return newSpec(symbol, "0.001", "120", "0.1", 87000)
+		return newSpec(own, symbol, "0.001", "120", "0.1", 87000)
 	case "ETHUSDT":
-		return newSpec(symbol, "0.001", "2000", "0.01", 2900)
+		return newSpec(own, symbol, "0.001", "2000", "0.01", 2900)
 	case "SOLUSDT":
-		return newSpec(symbol, "0.1", "8000", "0.01", 125)
+		return newSpec(own, symbol, "0.1", "8000", "0.01", 125)
 	case "BNBUSDT":
-		return newSpec(symbol, "0.01", "2000", "0.01", 850)
+		return newSpec(own, symbol, "0.01", "2000", "0.01", 850)
 	case "XRPUSDT":
-		return newSpec(symbol, "0.1", "2000000", "0.0001", 1.9)
+		return newSpec(own, symbol, "0.1", "2000000", "0.0001", 1.9)
 	case "DOGEUSDT":
-		return newSpec(symbol, "1", "30000000", "0.00001", 0.13)
+		return newSpec(own, symbol, "1", "30000000", "0.00001", 0.13)
 	}
-	price := math.Pow(10, 4*luckOf(ownSeed(seed, symbol), 0).Float64()-1) // 0.1 to 1,000 USD
+	price := math.Pow(10, 4*luckOf(own, 0).Float64()-1) // 0.1 to 1,000 USD
 	magnitude := int(math.Floor(math.Log10(price)))
 	// A step costs 1 to 10 USD, the largest order is a hundred thousand steps, and a tick is a ten-thousandth of the price or less.
-	return newSpec(symbol, power(-magnitude), power(5-magnitude), power(magnitude-4), price)
+	return newSpec(own, symbol, power(-magnitude), power(5-magnitude), power(magnitude-4), price)
 }
 
-func newSpec(symbol, step, largest, tick string, start float64) spec {
+func newSpec(own uint64, symbol, step, largest, tick string, start float64) Spec {
 	lot := ledger.Lot{Step: ledger.MustQty(step), Min: ledger.MustQty(step), Max: ledger.MustQty(largest)}
-	return spec{exchange.Market{Symbol: symbol, Lot: lot, Tick: ledger.MustPrice(tick)}, start}
+	return Spec{exchange.Market{Symbol: symbol, Lot: lot, Tick: ledger.MustPrice(tick)}, own, start}
 }
 
 // power is ten to the n, as an amount.
@@ -66,13 +73,12 @@ const (
 	farthest           = 1.5      // log of how far the price may ever be from its start
 )
 
-// price is the mark price after so many seconds of market. It depends on nothing else, so
+// Price is the mark price after so many seconds of market. It depends on nothing else, so
 // it needs no memory, a restart continues it without a jump, and its past can be asked for.
 //
 // It is a Brownian motion, whose time runs faster in a spike, on the slope of the regime.
-func (s spec) price(seed uint64, seconds float64) ledger.Price {
-	own := ownSeed(seed, s.Symbol)
-	x := sigmaPerRootSecond*(brownian(own, busy(seconds))-brownian(own, busy(0))) + slope(seconds) - slope(0)
+func (s Spec) Price(seconds float64) ledger.Price {
+	x := sigmaPerRootSecond*(brownian(s.own, busy(seconds))-brownian(s.own, busy(0))) + slope(seconds) - slope(0)
 	x = farthest * math.Tanh(x/farthest)
 	_, fraction, _ := strings.Cut(s.Tick.String(), ".")
 	p := ledger.MustPrice(strconv.FormatFloat(s.start*math.Exp(x), 'f', len(fraction), 64))
