@@ -37,7 +37,7 @@ import (
 const kills = 60
 
 // lanes are binaries that run at the same time, each with a sandbox and a ledger of its own.
-const lanes = 4
+const lanes = 6
 
 // killConfig makes everything quick that the configuration can, and lets nothing but the permits limit the closing.
 const killConfig = `
@@ -131,7 +131,7 @@ func newLane(t *testing.T, binary string, seed uint64) *lane {
 	}
 	s := sandbox.New(sandbox.Options{
 		Seed: seed, Symbols: symbols, Positions: positions, Key: key, Secret: secret, Reopen: time.Second,
-		Odds: venue.Odds{Split: 0.3, Expire: 0.1, Rest: 0.1}, Weight: 1_000_000, // Four lanes and hundreds of starts are more than one address may.
+		Odds: venue.Odds{Split: 0.3, Expire: 0.1, Rest: 0.1}, Weight: 1_000_000, // Hundreds of starts are more than one address may.
 	})
 	ctx, end := context.WithCancel(context.Background())
 	go func() { _ = s.Run(ctx) }()

@@ -60,7 +60,7 @@ func onPaper(t *testing.T, key ledger.Key) *bench {
 }
 
 // onSandbox is the adapter on a sandbox, over a network: that of 127.0.0.1 where there is none.
-func onSandbox(t *testing.T, key ledger.Key, network *pipes) *bench {
+func onSandbox(t *testing.T, key ledger.Key, network *sandbox.Wire) *bench {
 	const apiKey, secret = "dbefbc809e3e83c283a984c3a1459732ea7db136", "2b5eb11e18796d12d88f13dc27dbbd02c2cc51ff"
 	s := sandbox.New(sandbox.Options{
 		Seed: 1, Symbols: []string{"BTCUSDT", "ETHUSDT"}, Positions: map[ledger.Key]ledger.Qty{key: held}, Hedge: key.Side != ledger.Both,
@@ -70,7 +70,7 @@ func onSandbox(t *testing.T, key ledger.Key, network *pipes) *bench {
 	var dial func(context.Context, string, string) (net.Conn, error)
 	if network != nil {
 		_ = server.Listener.Close() // It was opened for nothing.
-		server.Listener, dial = network, network.dial
+		server.Listener, dial = network, network.Dial
 	}
 	server.Start()
 	ctx, stop := context.WithCancel(context.Background())

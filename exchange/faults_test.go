@@ -1,11 +1,8 @@
 package exchange_test
 
 import (
-	"context"
 	"fmt"
-	"net"
 	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,38 +11,6 @@ import (
 	"permitchain/exchange/sandbox"
 	"permitchain/ledger"
 )
-
-// pipes are a network in memory, on which virtual time passes.
-type pipes struct {
-	incoming chan net.Conn
-	closed   chan struct{}
-	once     sync.Once
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.incoming:
-		return c, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error { p.once.Do(func() { close(p.closed) }); return nil }
-
-func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80} }
-
-func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	near, far := net.Pipe()
-	select {
-	case p.incoming <- far:
-		return near, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
 
 // of tells whether a kind strikes somewhere.
 func of(k sandbox.Kind, where sandbox.Where) bool { return slices.Contains(sandbox.Kinds(where), k) }
@@ -63,7 +28,7 @@ func cells(t *testing.T, where []sandbox.Where, calls []string, test func(*testi
 				f := sandbox.Fault{Kind: kind, Call: call, Unexecuted: unexecuted, For: 300 * time.Millisecond}
 				t.Run(fmt.Sprintf("%s/%s/unexecuted=%t", kind, call, unexecuted), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
-						b := onSandbox(t, ledger.Key{Symbol: "BTCUSDT", Side: ledger.Both}, &pipes{incoming: make(chan net.Conn), closed: make(chan struct{})})
+						b := onSandbox(t, ledger.Key{Symbol: "BTCUSDT", Side: ledger.Both}, sandbox.NewWire())
 						if err := b.box.Arm(f); err != nil {
 							t.Fatal(err)
 						}

@@ -41,8 +41,9 @@ type stageSet struct {
 	t    *testing.T
 	name string
 	do   func(func(*venue.Venue, time.Time) (venue.Change, error)) error
-	hand *hostile // between the chain and the exchange
-	twin func()   // the next order rests, and its answer is that it is a duplicate
+	hand *hostile         // between the chain and the exchange
+	twin func()           // the next order rests, and its answer is that it is a duplicate
+	box  *sandbox.Sandbox // nil on paper
 }
 
 // scenario is one story.
@@ -373,7 +374,7 @@ func (sc scenario) onSandbox(t *testing.T, c *Config, _ string) (*stageSet, func
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stageSet{hand: &hostile{Exchange: x}, do: box.Do}
+	s := &stageSet{hand: &hostile{Exchange: x}, do: box.Do, box: box}
 	s.twin = func() {
 		if err := box.Arm(sandbox.Fault{Kind: sandbox.Twin, Call: "POST /fapi/v1/order"}); err != nil {
 			t.Fatal(err)

@@ -173,6 +173,10 @@ func (o *owner) take(m message) {
 	switch {
 	case m.mark != nil:
 		if o.fresh(newer(o.marks, m.mark.Symbol, m.mark.At)) {
+			// Our idea of the exchange's clock may be a little behind it, and what is of the future nobody may judge by.
+			if now := o.now(); m.mark.At.After(now) {
+				m.mark.At = now
+			}
 			o.emit(exchange.StreamEvent{Mark: m.mark})
 		}
 	case m.bar != nil:

@@ -274,3 +274,15 @@ func TestAGapIsSaid(t *testing.T) {
 		key = "WsCMN0a4KHUPTQuX6IUnqEZfB1inxmv1qR4kbf1LuEjur5VdbzqvyxqG9TSjVVxv"
 	}
 }
+
+// A price of the future is of now: judged by an exchange clock that we know a millisecond too early, it would be no price at all.
+func TestAMarkIsNeverOfTheFuture(t *testing.T) {
+	o, said, _ := ear(t)
+	var at time.Time
+	o.emit = func(e exchange.StreamEvent) { at = e.Mark.At }
+	ahead := time.Now().Add(time.Hour)
+	said(strings.Replace(mark1, "1562305380000", fmt.Sprint(ahead.UnixMilli()), 1))
+	if at.IsZero() || at.After(time.Now()) {
+		t.Errorf("a mark of %s is told as of %s", ahead, at)
+	}
+}

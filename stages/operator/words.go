@@ -139,7 +139,11 @@ func story(p *ledger.Plan, s *ledger.State, now time.Time) Explanation {
 	if p.Proposal.Operator != "" {
 		say("ordered by %s", p.Proposal.Operator)
 	}
-	say("%s", strings.TrimSpace(fmt.Sprintf("planning: %s %s", p.Decision, p.Reason)))
+	if p.Decision == ledger.Execute {
+		say("planning: %s", p.Decision)
+	} else {
+		say("planning: %s %s", p.Decision, p.Reason)
+	}
 	for n, step := range p.Steps {
 		for _, v := range []struct {
 			who string
