@@ -4,7 +4,7 @@ BIN := bin/permitchain
 # The race detector needs a C compiler; without one the tests run all the same, and say so.
 RACE := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 
-.PHONY: build run test e2e bench lint clean
+.PHONY: build run test e2e proof bench lint clean fuzz mutants
 
 build: ## build the binary
 	$(GO) build -trimpath -o $(BIN) .
@@ -20,8 +20,17 @@ test: ## vet and test everything
 e2e: build ## prove the whole of it: an exchange and a chain, two processes, from denied drift to a booked fill
 	PERMITCHAIN=$(BIN) scripts/e2e.sh
 
+proof: build ## run the full figures of every drill, about an hour, and write them to proof.json
+	scripts/proof.sh
+
 bench: ## measure, each thing beside its floor
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+fuzz: ## run every fuzz target, each for FUZZTIME (30s)
+	FUZZTIME=$(or $(FUZZTIME),30s) scripts/fuzz.sh
+
+mutants: ## plant every bug of testdata/mutants in a copy; each must be found. MUTANTS=A, B, chain, unit or a number selects
+	scripts/mutants.sh
 
 lint: ## golangci-lint, from a module file of its own
 	$(GO) tool -modfile=golangci.mod golangci-lint run

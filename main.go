@@ -101,13 +101,14 @@ type cli struct {
 	Output string `short:"o" enum:"table,json" default:"table" help:"table or json."`
 	Yes    string `placeholder:"TAIL" help:"In mode live, actions want the last 4 characters of the API key."`
 
-	Run     runCmd     `cmd:"" help:"Start the chain (paper by default: no keys, a synthetic market)."`
-	Replay  replayCmd  `cmd:"" help:"Decide recorded logs again, and show where the answers differ."`
-	Eval    evalCmd    `cmd:"" help:"Run a kernel of the exit-brain over JSON lines."`
-	Conf    configCmd  `cmd:"" name:"config" help:"Check, show, begin or reload a configuration."`
-	Doctor  doctorCmd  `cmd:"" help:"Find what would keep a chain from working: key, clock, exchange, streams, disk, ledger."`
-	Sandbox sandboxCmd `cmd:"" help:"Serve an exchange that speaks Binance's REST and WebSocket, to trade on without a key."`
-	Version versionCmd `cmd:"" help:"Show the version."`
+	Run      runCmd      `cmd:"" help:"Start the chain (paper by default: no keys, a synthetic market)."`
+	Replay   replayCmd   `cmd:"" help:"Decide recorded logs again, and show where the answers differ."`
+	Simulate simulateCmd `cmd:"" help:"Run your configuration for virtual hours against a hostile exchange, and check every invariant."`
+	Eval     evalCmd     `cmd:"" help:"Run a kernel of the exit-brain over JSON lines."`
+	Conf     configCmd   `cmd:"" name:"config" help:"Check, show, begin or reload a configuration."`
+	Doctor   doctorCmd   `cmd:"" help:"Find what would keep a chain from working: key, clock, exchange, streams, disk, ledger."`
+	Sandbox  sandboxCmd  `cmd:"" help:"Serve an exchange that speaks Binance's REST and WebSocket, to trade on without a key."`
+	Version  versionCmd  `cmd:"" help:"Show the version."`
 	terminal.Commands
 }
 
@@ -122,7 +123,9 @@ type (
 		StreamURL string `placeholder:"URL" help:"Instead of exchange.stream_url."`
 	}
 	replayCmd struct {
-		Logs    []string `arg:"" name:"log" help:"Logs, merged by time; - is standard input."`
+		Logs    []string `arg:"" optional:"" name:"log" help:"Logs, merged by time; - is standard input."`
+		Journal string   `placeholder:"FILE" help:"Instead of logs: take every decision of a ledger again. The file of a chain that doesn't run, a backup, or what ledger export writes."`
+		With    string   `placeholder:"FILE" help:"With --journal: this configuration decides, in place of each recorded one."`
 		Set     []string `placeholder:"KEY=VALUE" help:"Change a parameter or an amount first: ledger.BTCUSDT=0.046, governor.max_per_hour=1."`
 		Unknown bool     `help:"List the lines that were not understood."`
 	}
@@ -173,7 +176,7 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return 0
-	case is(store.ErrHalted, store.ErrDamaged, store.ErrLocked, store.ErrForeign, syscall.ENOSPC):
+	case is(store.ErrHalted, store.ErrDamaged, store.ErrLocked, store.ErrForeign, store.ErrUnwritten, syscall.ENOSPC):
 		return 6
 	case is(stages.ErrExchange):
 		return 7
@@ -235,7 +238,7 @@ func (a *app) terminal() (*terminal.Terminal, error) {
 	options.Verify = a.verifyApart
 	t.Door = terminal.Door{
 		Stage: operator.Stage{
-			Mode: c.Mode, Version: version, Config: string(c.Effective()), Digest: c.Digest(), Symbols: c.SymbolNames(), Limits: c.Limits,
+			Mode: c.Mode, Version: version, Config: string(c.Effective()), Digest: c.Digest(), Symbols: c.SymbolNames(), Limits: c.Limits, Tell: stages.Tell,
 			Socket: filepath.Join(c.Dir(), stages.SocketFile),
 		},
 		Ledger: filepath.Join(c.Dir(), stages.LedgerFile), Options: options,
@@ -324,9 +327,6 @@ func (r runCmd) Run(a *app) error {
 		}
 		fmt.Fprintf(a.err, "permitchain %s, mode %s\n  state   %s\n  API     %s\n  In a second terminal: permitchain%s status, or why. Ctrl-C ends.\n",
 			version, c.Mode, c.Dir(), api, flag)
-	}
-	if c.Mode == ledger.Live {
-		log.Warn().Msg("LIVE: this chain sends real orders for real money, on the account whose API key ends in " + c.Live.ConfirmKeyTail)
 	}
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)

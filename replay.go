@@ -4,7 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 
+	"permitchain/ledger"
+	"permitchain/ledger/store"
 	"permitchain/stages"
 	"permitchain/stages/operator"
 	"permitchain/stages/replay"
@@ -12,6 +16,14 @@ import (
 
 // Run decides recorded logs again.
 func (r replayCmd) Run(a *app) (err error) {
+	switch {
+	case r.Journal != "" && (len(r.Logs) > 0 || len(r.Set) > 0 || r.Unknown):
+		return usageError{errors.New("--journal takes no logs, and neither --set nor --unknown: --with FILE changes a configuration")}
+	case r.Journal != "":
+		return r.journal(a)
+	case len(r.Logs) == 0 || r.With != "":
+		return usageError{errors.New("logs are wanted, or --journal FILE, with which --with FILE goes")}
+	}
 	c, err := a.config()
 	if err != nil {
 		return err
@@ -26,9 +38,7 @@ func (r replayCmd) Run(a *app) (err error) {
 		if err != nil {
 			return nil, usageError{err}
 		}
-		return func(symbol string) replay.Rules {
-			return replay.Rules{Apply: c.ApplyRules(symbol), Governor: c.GovernorRules(symbol), Reconcile: c.For(symbol).Reconcile}
-		}, nil
+		return c.Rules, nil
 	}
 	rules, err := rulesOf(string(c.Effective()))
 	if err != nil {
@@ -58,4 +68,67 @@ func (r replayCmd) Run(a *app) (err error) {
 		err = &operator.Failure{Kind: operator.Unhealthy, Text: fmt.Sprintf("%d of %d plans differ", report.Differ, report.Plans)}
 	}
 	return err
+}
+
+// journal takes every decision of a ledger again.
+func (r replayCmd) journal(a *app) (err error) {
+	o := replay.AgainOptions{Recorded: stages.RecordedRules}
+	if r.With != "" {
+		c, err := stages.LoadConfig(defaults, r.With)
+		if err != nil {
+			return usageError{err}
+		}
+		o.With = c.Rules
+	}
+	records, closeFile, err := openJournal(r.Journal)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeFile()) }()
+	report, err := replay.Again(o, records)
+	if wrong := (*ledger.BrokenError)(nil); errors.As(err, &wrong) {
+		err = fmt.Errorf("%w: journal %s: %w", store.ErrDamaged, r.Journal, err)
+	}
+	if err != nil {
+		return err
+	}
+	report.Source, report.With = r.Journal, r.With
+	if a.Output == "json" {
+		err = json.NewEncoder(a.out).Encode(report)
+	} else {
+		err = report.WriteTable(a.out)
+	}
+	if err == nil && report.Differs() {
+		err = &operator.Failure{Kind: operator.Unhealthy, Text: fmt.Sprintf("%d of %d decisions differ", report.Differ, report.Decided)}
+	}
+	return err
+}
+
+// openJournal opens what holds a journal: JSON lines, or else a ledger file.
+func openJournal(path string) (replay.Journal, func() error, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open journal: %w", err)
+	}
+	first := make([]byte, 1)
+	if n, err := f.Read(first); err == nil && n == 1 && first[0] == '{' {
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return nil, nil, errors.Join(fmt.Errorf("open journal: %w", err), f.Close())
+		}
+		return replay.Lines(f), f.Close, nil
+	}
+	if err := f.Close(); err != nil {
+		return nil, nil, err
+	}
+	reader, err := store.OpenReader(path, store.Options{})
+	if errors.Is(err, store.ErrLocked) {
+		err = fmt.Errorf("%w: a running chain holds it; permitchain ledger backup makes a copy to read", err)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	records := func(fn func(ledger.Record) error) error {
+		return reader.Records(1, 0, func(rec ledger.Record, _ string) error { return fn(rec) })
+	}
+	return records, reader.Close, nil
 }

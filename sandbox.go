@@ -22,15 +22,15 @@ import (
 
 // sandboxCmd serves an exchange that speaks Binance's REST and WebSocket, with one made-up account.
 type sandboxCmd struct {
-	Listen   string                `default:"127.0.0.1:8790" placeholder:"ADDRESS" help:"Address and port on this machine; port 0 takes a free one."`
+	Listen   string                `default:"127.0.0.1:8790" placeholder:"ADDRESS" help:"Address and port on this machine (${default}); port 0 takes a free one."`
 	Seed     uint64                `default:"1" help:"The same seed makes the same market, luck, and made-up key."`
-	Speed    float64               `default:"1" placeholder:"N" help:"How many times faster its market passes."`
-	Position map[string]ledger.Qty `placeholder:"SYMBOL=QTY" help:"What the account holds at first (BTCUSDT=0.046); in hedge mode by SYMBOL:LONG or SYMBOL:SHORT; a short is negative."`
+	Speed    float64               `default:"1" placeholder:"N" help:"How many times faster its market passes (${default})."`
+	Position map[string]ledger.Qty `placeholder:"SYMBOL=QTY" help:"What the account holds at first (BTCUSDT=0.046); without it 1 of the first symbol. In hedge mode by SYMBOL:LONG or SYMBOL:SHORT; a short is negative."`
 	Hedge    bool                  `help:"Hedge mode: LONG and SHORT side by side."`
 	Reopen   time.Duration         `default:"0s" help:"Somebody opens a closed position again after so long; 0s: nobody does."`
 	Faults   string                `enum:"none,calm,hostile" default:"none" help:"What goes wrong by itself: none, calm (a bad day) or hostile (a day that never was)."`
 	Key      string                `help:"The API key that it accepts; without one it makes one up."`
-	Secret   string                `help:"The secret of --key."`
+	Secret   string                `help:"The secret of --key; or the public half of an Ed25519 pair, as PEM."`
 }
 
 // options are the sandbox's; a user's mistake is a usage error.

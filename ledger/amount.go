@@ -188,6 +188,11 @@ func (a Amount[U]) Padded(step Amount[U]) string {
 // Fixed is the form with exactly places digits after the point, rounded half up; for display only.
 func (a Amount[U]) Fixed(places int32) string { return a.d.StringFixed(places) }
 
+// Readable is a with at most two digits more after the point than step has, the rest cut off; for display only.
+func (a Amount[U]) Readable(step Amount[U]) string {
+	return Amount[U]{a.d.Truncate(max(0, -step.normal().Exponent()) + 2)}.String()
+}
+
 func (a Amount[U]) normal() decimal.Decimal {
 	d, err := decimal.NewFromString(a.d.String())
 	if err != nil {

@@ -124,3 +124,13 @@ func TestQtyForAgreesWithTwin(t *testing.T) {
 		}
 	})
 }
+
+func TestReadable(t *testing.T) {
+	for _, c := range []struct{ step, q, want string }{
+		{"0.001", "0.001148105625717566", "0.00114"}, {"0.001", "0.001", "0.001"}, {"1", "12.34567", "12.34"}, {"10", "12.34567", "12.34"}, {"0.001", "-0.0019999", "-0.00199"},
+	} {
+		if got := MustQty(c.q).Readable(MustQty(c.step)); got != c.want {
+			t.Errorf("%s by steps of %s is %s, want %s", c.q, c.step, got, c.want)
+		}
+	}
+}

@@ -263,6 +263,9 @@ func (s *State) checkAnswer(e *IntentAnswered) error {
 	if i.State == Unknown && e.State != Unknown && e.Evidence == "" {
 		return broken("S8", "order %s leaves unknown without evidence", e.ClientOrderID)
 	}
+	if e.State == Settled && (i.State != Placed || e.Evidence == "" || !TerminalStatus(e.Status)) {
+		return broken("S8", "order %s is said to have ended without having been placed, or without evidence", e.ClientOrderID)
+	}
 	if (i.State == Placed || i.Booked.Sign() > 0) && e.State == NotPlaced || i.State == Placed && e.State == Unknown {
 		return broken("S9", "order %s was placed and is now said to be %s", e.ClientOrderID, e.State)
 	}

@@ -83,6 +83,7 @@ type (
 	// IntentOpened promises one order. Nothing is sent before this is durable.
 	IntentOpened struct {
 		Intent Intent `json:"intent"`
+		Seen   Sight  `json:"seen,omitzero"` // what it was decided on
 	}
 	// IntentAnswered is what became known of a promised order: from its answer, or by evidence.
 	IntentAnswered struct {
@@ -113,6 +114,7 @@ type (
 		Outcome Outcome `json:"outcome"`
 		Stage   Stage   `json:"stage,omitzero"`
 		Reason  Reason  `json:"reason,omitzero"`
+		Seen    Sight   `json:"seen,omitzero"` // what it was decided on; a restart's word has none
 	}
 	// PlanEnded tells what became of a plan; all its permits and reservations are released.
 	PlanEnded struct {

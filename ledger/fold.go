@@ -292,13 +292,11 @@ func TerminalStatus(status string) bool {
 
 func (s *State) stopStands(i *Intent, at time.Time) {
 	pos := s.Positions[i.Key]
-	if i.Epoch == pos.Epoch {
-		pos.cover(at)
-	}
 	if pos.Stop != nil && pos.Stop.ClientOrderID != i.ClientOrderID {
 		pos.OldStops = append(pos.OldStops, pos.Stop.ClientOrderID)
 	}
 	pos.Stop = &Stop{ClientOrderID: i.ClientOrderID, Trigger: i.Trigger, Qty: i.Qty, Epoch: i.Epoch}
+	s.guard(pos, at)
 	s.touch(PositionRef, i.Key.String())
 }
 

@@ -97,8 +97,10 @@ func (m *machine) step(p *Plan) int {
 func (m *machine) proposal() Proposal {
 	m.nonce++
 	k := m.key()
-	p := Proposal{Symbol: k.Symbol, Side: k.Side, Action: pick(m, "action", Partial25, Partial50, Partial75, FullClose, UpdateSL),
-		ComputedAt: m.now.Add(time.Duration(m.nonce) * time.Millisecond), Source: pick(m, "source", FromBrain, FromOperator), Force: m.oneIn(9, "force")}
+	p := Proposal{
+		Symbol: k.Symbol, Side: k.Side, Action: pick(m, "action", Partial25, Partial50, Partial75, FullClose, UpdateSL),
+		ComputedAt: m.now.Add(time.Duration(m.nonce) * time.Millisecond), Source: pick(m, "source", FromBrain, FromOperator), Force: m.oneIn(9, "force"),
+	}
 	if p.Action == UpdateSL || m.oneIn(3, "stop") {
 		p.NewSL = MustPrice("49000")
 	}
@@ -161,8 +163,10 @@ func (m *machine) planEvent() Event {
 	case 5:
 		return m.intent(p)
 	case 6:
-		return &StepEnded{ID: p.ID, Step: m.step(p), Outcome: pick(m, "outcome", Executed, Denied, Failed, PartlyExecuted, OutcomeUnknown),
-			Reason: pick(m, "reason", "", QtyBelowMin)}
+		return &StepEnded{
+			ID: p.ID, Step: m.step(p), Outcome: pick(m, "outcome", Executed, Denied, Failed, PartlyExecuted, OutcomeUnknown),
+			Reason: pick(m, "reason", "", QtyBelowMin),
+		}
 	default:
 		return &PlanEnded{ID: p.ID, Outcome: pick(m, "end", Executed, Denied, WouldExecute, Failed, Pending)}
 	}
@@ -172,8 +176,10 @@ func (m *machine) intent(p *Plan) Event {
 	m.nonce++
 	n := m.step(p)
 	at := time.Unix(1e9, 0)
-	i := Intent{Plan: p.ID, Step: n, Attempt: 1, Key: p.Key(), Kind: CloseStep, SendBefore: at, Fence: at.Add(time.Second),
-		Qty: m.qty(), Exchange: MustQty(pick(m, "held", "0.05", "0.05", "-0.05", "0.001")), Trigger: MustPrice("49000")}
+	i := Intent{
+		Plan: p.ID, Step: n, Attempt: 1, Key: p.Key(), Kind: CloseStep, SendBefore: at, Fence: at.Add(time.Second),
+		Qty: m.qty(), Exchange: MustQty(pick(m, "held", "0.05", "0.05", "-0.05", "0.001")), Trigger: MustPrice("49000"),
+	}
 	i.Direction = Reducing(i.Exchange)
 	if n >= 0 && n < len(p.Steps) {
 		i.Kind, i.Attempt = p.Steps[n].Kind, len(p.Steps[n].Orders)+1
@@ -194,7 +200,7 @@ func (m *machine) intent(p *Plan) Event {
 	if old := m.order(); m.oneIn(15, "old order") {
 		i.ClientOrderID = old.ClientOrderID
 	}
-	return &IntentOpened{i}
+	return &IntentOpened{Intent: i}
 }
 
 func (m *machine) orderEvent() Event {
@@ -205,15 +211,19 @@ func (m *machine) orderEvent() Event {
 	}
 	switch kind {
 	case 0:
-		e := &IntentAnswered{ClientOrderID: i.ClientOrderID, State: pick(m, "answer", Placed, Placed, NotPlaced, Unknown, Standing, Standing, Settled, Sending),
-			Status: pick(m, "status", "FILLED", "EXPIRED", "NEW"), Evidence: pick(m, "evidence", "", "seen"), RateLimited: m.oneIn(4, "rate")}
+		e := &IntentAnswered{
+			ClientOrderID: i.ClientOrderID, State: pick(m, "answer", Placed, Placed, NotPlaced, Unknown, Standing, Standing, Settled, Sending),
+			Status: pick(m, "status", "FILLED", "EXPIRED", "NEW"), Evidence: pick(m, "evidence", "", "seen"), RateLimited: m.oneIn(4, "rate"),
+		}
 		if e.State == Placed {
 			e.Executed = pick(m, "executed", i.Qty, i.Qty, Qty{}, MustQty("0.02"))
 		}
 		return e
 	case 1:
-		trade := Trade{Key: i.Key, ID: rapid.Int64Range(1, 200).Draw(m.t, "trade"), ClientOrderID: i.ClientOrderID, Direction: i.Direction,
-			Qty: pick(m, "filled", i.Qty, i.Qty.Sub(i.Booked), m.qty()), Price: MustPrice("50000"), At: m.now}
+		trade := Trade{
+			Key: i.Key, ID: rapid.Int64Range(1, 200).Draw(m.t, "trade"), ClientOrderID: i.ClientOrderID, Direction: i.Direction,
+			Qty: pick(m, "filled", i.Qty, i.Qty.Sub(i.Booked), m.qty()), Price: MustPrice("50000"), At: m.now,
+		}
 		if m.oneIn(10, "other way") {
 			trade.Direction = pick(m, "way", Buy, Sell)
 		}
@@ -245,8 +255,10 @@ func (m *machine) bookEvent() Event {
 	case 5, 6:
 		return &HoldCleared{Key: k, Reason: pick(m, "cleared", HoldOperator, HoldSideMismatch), Owner: "op"}
 	default:
-		return &RunStateChanged{From: pick(m, "from state", m.state.Control.RunState, m.state.Control.RunState, Killed),
-			To: pick(m, "to state", Armed, Armed, Armed, ProtectiveOnly, Disarmed, Killed, "off"), Who: "op", Why: "test"}
+		return &RunStateChanged{
+			From: pick(m, "from state", m.state.Control.RunState, m.state.Control.RunState, Killed),
+			To:   pick(m, "to state", Armed, Armed, Armed, ProtectiveOnly, Disarmed, Killed, "off"), Who: "op", Why: "test",
+		}
 	}
 }
 

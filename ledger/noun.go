@@ -325,6 +325,17 @@ type Basis struct {
 	Lot        Lot       `json:"lot"`
 }
 
+// Sight is what the exchange showed when apply decided about a step or an order, as far as that decision looks at it.
+type Sight struct {
+	At          time.Time `json:"at"`                   // exchange clock
+	SnapshotAt  time.Time `json:"snapshot_at,omitzero"` // zero: no snapshot
+	Exchange    Qty       `json:"exchange_amt,omitzero"`
+	Liquidation Price     `json:"liquidation,omitzero"`
+	Mark        Price     `json:"mark,omitzero"`
+	Lot         Lot       `json:"lot"`
+	Tick        Price     `json:"tick,omitzero"`
+}
+
 // ours is the form of every client order id of this program.
 const ours = "pc-"
 

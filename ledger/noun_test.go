@@ -68,9 +68,17 @@ func TestDecodeEventIsStrict(t *testing.T) {
 		version int
 		payload string
 	}{
-		{"nobody.knows", 1, good}, {"", 1, good}, {KindConfigUsed, 0, good}, {KindConfigUsed, PayloadVersion + 1, good},
-		{KindConfigUsed, 1, `{"digest":"d","text":"t","more":1}`}, {KindConfigUsed, 1, `{"digest":5}`}, {KindConfigUsed, 1, ``},
-		{KindConfigUsed, 1, `null`}, {KindConfigUsed, 1, `[]`}, {KindConfigUsed, 1, good + good}, {KindConfigUsed, 1, good + `x`},
+		{"nobody.knows", 1, good},
+		{"", 1, good},
+		{KindConfigUsed, 0, good},
+		{KindConfigUsed, PayloadVersion + 1, good},
+		{KindConfigUsed, 1, `{"digest":"d","text":"t","more":1}`},
+		{KindConfigUsed, 1, `{"digest":5}`},
+		{KindConfigUsed, 1, ``},
+		{KindConfigUsed, 1, `null`},
+		{KindConfigUsed, 1, `[]`},
+		{KindConfigUsed, 1, good + good},
+		{KindConfigUsed, 1, good + `x`},
 		{KindFillBooked, 1, `{"trade":{"symbol":"X","side":"BOTH","id":1,"qty":"1e9"}}`},
 		{KindLedgerOpened, 1, `{"holding":{"symbol":"X","side":"BOTH","amount":1}}`},
 	} {
@@ -119,7 +127,7 @@ func TestReasonsIsTheClosedList(t *testing.T) {
 }
 
 // constants are the values of a file's string constants of one type, read from its source.
-func constants(t *testing.T, file, typ string) (values []string) {
+func constants(t testing.TB, file, typ string) (values []string) {
 	t.Helper()
 	f, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
 	if err != nil {

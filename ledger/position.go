@@ -77,7 +77,24 @@ func (s *State) setAmount(p *Position, amount Qty, entry Price, at time.Time, op
 	}
 	p.Amount, p.Entry, p.UpdatedAt = amount, entry, at
 	p.Version++
+	s.guard(p, at)
 	s.touch(PositionRef, p.Key.String())
+}
+
+// guard judges whether the stop that stands covers its position: one that has grown since the stop was promised is in part
+// without it, until it has been replaced.
+func (s *State) guard(p *Position, at time.Time) {
+	if p.Stop == nil || p.Stop.Epoch != p.Epoch {
+		return
+	}
+	i := s.Intents[p.Stop.ClientOrderID]
+	switch {
+	case i == nil || i.Exchange.Sign() != p.Amount.Sign():
+	case i.Exchange.Abs().Less(p.Amount.Abs()):
+		p.bare(at)
+	default:
+		p.cover(at)
+	}
 }
 
 // bare begins the time in which a wanted stop does not stand.

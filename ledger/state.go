@@ -93,7 +93,7 @@ type Position struct {
 	Stop        *Stop              `json:"stop,omitempty"`      // the wanted stop of this epoch
 	OldStops    []string           `json:"old_stops,omitempty"` // standing still, and no longer wanted
 
-	BareSince time.Time     `json:"bare_since,omitzero"` // since then a stop is wanted in this epoch and none stands; zero: not so
+	BareSince time.Time     `json:"bare_since,omitzero"` // since then a stop is wanted in this epoch and none stands, or none for all of the amount; zero: not so
 	Bare      time.Duration `json:"bare_ns,omitzero"`    // how long that was so earlier in this epoch
 }
 

@@ -39,6 +39,7 @@ type Loop[S, E, F any] struct {
 	Name    func(E) string                      // names an event in a crash point
 	Folded  func(events []E)                    // told of events that are in the state; nil: nobody
 	Point   func(point string)                  // crash points of a test; nil in production
+	Spawn   func(func())                        // runs what waits; nil: on a goroutine of its own, for which Wait waits
 
 	running sync.WaitGroup // steps whose effects are not finished
 }
@@ -62,7 +63,11 @@ func (l *Loop[S, E, F]) Do(hard context.Context, decide func(state S, now time.T
 	if len(step.Effects) == 0 && l.Point == nil {
 		return nil
 	}
-	l.running.Go(func() { l.finish(hard, step, commit) })
+	spawn := l.Spawn
+	if spawn == nil {
+		spawn = l.running.Go
+	}
+	spawn(func() { l.finish(hard, step, commit) })
 	return nil
 }
 

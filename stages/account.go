@@ -2,12 +2,14 @@ package stages
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -15,6 +17,7 @@ import (
 	"permitchain/exchange/binance"
 	"permitchain/exchange/paper"
 	"permitchain/ledger"
+	"permitchain/stages/operator"
 )
 
 // account is whose positions a mode trades: what a ledger is bound to, and how to get there.
@@ -28,6 +31,7 @@ type line struct {
 	exchange.Exchange
 	io.Closer
 	trade func(context.Context, string, ledger.Side, ledger.Qty) error // nil but for paper
+	view  func() *operator.ExchangeView                                // nil for paper
 }
 
 // accountOf finds the account of a configuration, and with it the key. It asks nobody yet.
@@ -40,16 +44,31 @@ func accountOf(cfg *Config) (account, error) {
 		return account{}, err
 	}
 	if cfg.Mode == ledger.Live && !cfg.Confirmed(creds) {
-		return account{}, fmt.Errorf(`%w: mode live sends real orders: write live: {confirm_key_tail: "…"} into the configuration, with the last 4 characters of the API key of the account that you mean; what stands there is not those`, ErrExchange)
+		there := "what stands there is not those"
+		if cfg.Live.ConfirmKeyTail == "" {
+			there = "nothing stands there"
+		}
+		return account{}, fmt.Errorf(`%w: mode live sends real orders: write live: {confirm_key_tail: "…"} into the configuration, with the last 4 characters of the API key of the account that you mean; %s`, ErrExchange, there)
 	}
 	return account{cfg.Host(), creds.Tail(), func(ctx context.Context, o Options) (*line, error) {
-		x, err := binance.Open(ctx, cfg.Binance(creds, o.Log.With().Str("stage", "exchange").Logger()))
+		if cfg.Mode == ledger.Live {
+			o.Log.Warn().Msg("LIVE: this chain sends real orders for real money, on the account whose API key ends in " + creds.Tail())
+		}
+		opt := cfg.Binance(creds, o.Log.With().Str("stage", "exchange").Logger())
+		opt.Patience = 2 * time.Minute // Longer than a minute's weight; who runs a supervisor restarts less often than that.
+		x, err := binance.Open(ctx, opt)
+		if errors.Is(err, binance.ErrKey) {
+			return nil, fmt.Errorf("%w (%s permitchain doctor looks at everything)", err, RefusedKey)
+		}
 		if err != nil {
 			return nil, err
 		}
-		return &line{x, x, nil}, nil
+		return &line{x, x, nil, func() *operator.ExchangeView { return viewOf(cfg.Host(), x.Health()) }}, nil
 	}}, nil
 }
+
+// RefusedKey is what to do when the exchange does not take the key.
+const RefusedKey = "do key and secret belong together, and to this host? On the exchange's API page: is the key not expired, and allowed from this address?"
 
 // Credentials are the API key and its secret, from where they may be; the configuration is no such place.
 func Credentials() (binance.Credentials, error) {
@@ -97,6 +116,23 @@ func (c *Config) Binance(creds binance.Credentials, log zerolog.Logger) binance.
 	}
 }
 
+// viewOf is the adapter's health as people and programs are told of it.
+func viewOf(host string, h binance.Health) *operator.ExchangeView {
+	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+	stream := func(s binance.SocketFacts) operator.StreamView {
+		return operator.StreamView{Connected: s.Connected, Since: s.Since, LastEvent: s.LastEvent, Reconnects: max(0, s.Connects-1-s.Rollovers), LastError: s.LastError}
+	}
+	v := &operator.ExchangeView{
+		Host: host, ClockOffsetMS: ms(h.Offset), ClockUncertainMS: ms(h.Uncertainty), ClockInDoubt: h.ClockInDoubt, WeightUsed: h.UsedWeight, WeightLimit: h.WeightLimit,
+		OrderCount: h.OrderCount, PausedUntil: h.PausedUntil, Banned: h.Banned, NoOrdersUntil: h.NoOrdersUntil, Refusal: h.Refusal, Silence: h.Silence,
+		Account: stream(h.Stream.User), Market: stream(h.Stream.Market), MalformedEvents: h.Stream.Malformed, Silences: h.Stream.Silences,
+	}
+	for _, n := range h.Stream.Unknown {
+		v.UnknownEvents += n
+	}
+	return v
+}
+
 func openPaper(_ context.Context, o Options) (*line, error) {
 	cfg := o.Config
 	x, err := paper.Open(filepath.Join(cfg.Dir(), BookFile), paper.Options{
@@ -105,5 +141,5 @@ func openPaper(_ context.Context, o Options) (*line, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &line{x, x, x.Trade}, nil
+	return &line{x, x, x.Trade, nil}, nil
 }

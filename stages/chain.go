@@ -68,6 +68,9 @@ const (
 	SocketFile = "control.sock"
 )
 
+// ForeignLedger is what to do about a ledger of another mode, host or account.
+const ForeignLedger = "a ledger is of one mode, host and account: go back to those, or take another state_dir"
+
 // Dir is where a configuration keeps its state.
 func (c *Config) Dir() string { return filepath.Join(c.StateDir, string(c.Mode)) }
 
@@ -102,6 +105,9 @@ func Run(ctx context.Context, o Options) error {
 	so := cfg.StoreOptions()
 	so.Host, so.Account, so.Verify = a.host, a.tail, o.Verify
 	st, err := store.Open(filepath.Join(cfg.Dir(), LedgerFile), so)
+	if errors.Is(err, store.ErrForeign) {
+		return fmt.Errorf("%w: %s", err, ForeignLedger)
+	}
 	if err != nil {
 		return err
 	}
@@ -114,6 +120,7 @@ func Run(ctx context.Context, o Options) error {
 		return errors.Join(fmt.Errorf("%w: %w", ErrExchange, err), closeStore(st), x.Close())
 	}
 	c := newChain(o, st, x, markets, x.trade)
+	c.health = x.view
 	err = c.group(c.operator().Run).Run(ctx)
 	return errors.Join(err, x.Close())
 }
@@ -146,7 +153,8 @@ type chain struct {
 	exchange   exchange.Exchange
 	board      *exchange.Board
 	paperTrade func(context.Context, string, ledger.Side, ledger.Qty) error
-	booted     chan struct{} // closed when the ledger knows of this process
+	health     func() *operator.ExchangeView // nil in mode paper
+	booted     chan struct{}                 // closed when the ledger knows of this process
 	external   chan exitbrain.Offer
 	flattens   chan apply.Flatten
 	syncs      chan reconcile.Sync
@@ -217,7 +225,7 @@ func (c *chain) operator() *operator.Stage {
 	return &operator.Stage{
 		Mode: c.Config.Mode, Version: c.Version, Config: string(c.Config.Effective()), Digest: c.Config.Digest(), Symbols: c.Config.SymbolNames(),
 		Store: c.store, Board: c.board, Clock: c.exchange.Now, Offers: c.external, Flattens: c.flattens, Syncs: c.syncs, Settles: c.settles,
-		Limits: c.Config.Limits, Brain: c.views.Of, Reload: c.Reload, PaperTrade: c.paperTrade, Listen: c.Config.HTTP.Listen, TokenFile: c.Config.HTTP.TokenFile,
+		Limits: c.Config.Limits, Tell: Tell, Brain: c.views.Of, Exchange: c.health, Reload: c.Reload, PaperTrade: c.paperTrade, Listen: c.Config.HTTP.Listen, TokenFile: c.Config.HTTP.TokenFile,
 		Socket: filepath.Join(c.Config.Dir(), SocketFile), Log: c.log("operator"),
 	}
 }

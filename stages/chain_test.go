@@ -143,6 +143,7 @@ func (r *rig) stop() {
 	if report, err := store.Verify(r.path); err != nil || report.Chain != "ok" || report.Fold != "ok" {
 		r.t.Errorf("verify: %+v %v", report, err)
 	}
+	wantAgain(r.t, r.path)
 }
 
 func (r *rig) wait(d time.Duration) { <-time.After(d) }

@@ -53,10 +53,12 @@ var badConfigs = []struct{ name, text, want string }{
 	{"limit that never passes", "governor: {max_per_hour: 0, max_per_5min: -1}", `1:26: governor.max_per_hour: must be from 1 to 3600 (got "0")` + "\n" +
 		`1:43: governor.max_per_5min: must be from 1 to 3600 (got "-1")`},
 	{"no protection", "governor: {protective_per_hour: 0}", `1:33: governor.protective_per_hour: must be from 1 to 3600 (got "0")`},
-	{"negative money", "governor: {daily_notional: -1, portfolio_daily_notional: -2}\nreconcile: {tolerance_usd: -3}",
+	{
+		"negative money", "governor: {daily_notional: -1, portfolio_daily_notional: -2}\nreconcile: {tolerance_usd: -3}",
 		`1:28: governor.daily_notional: must not be negative (got "-1")` + "\n" +
 			`1:58: governor.portfolio_daily_notional: must not be negative (got "-2")` + "\n" +
-			`2:28: reconcile.tolerance_usd: must not be negative (got "-3")`},
+			`2:28: reconcile.tolerance_usd: must not be negative (got "-3")`,
+	},
 	{"kill score", "governor: {kill_score_critical: 1.01}", `1:33: governor.kill_score_critical: must be above 0 and at most 1 (got "1.01")`},
 	{"tolerance", "reconcile: {tolerance_pct: 0}", `1:28: reconcile.tolerance_pct: must be above 0 and at most 100 (got "0")`},
 	{"too many attempts", "apply: {attempts: 11}", `1:19: apply.attempts: must be from 1 to 10 (got "11")`},
@@ -70,43 +72,56 @@ var badConfigs = []struct{ name, text, want string }{
 	{"no folder", `state_dir: ""`, `1:12: state_dir: must name a folder`},
 	{"no symbols", "symbols: []", `1:10: symbols: must name at least one symbol`},
 	{"symbols that are one", "symbols: BTCUSDT", `1:10: symbols: wants a list, like [a, b], of at most 500 (got "BTCUSDT")`},
-	{"bad symbols", "symbols: [BTCUSDT, btcusdt, {name: BTC-USDT}, BTCUSDT, {governor: {}}, [X], null]",
+	{
+		"bad symbols", "symbols: [BTCUSDT, btcusdt, {name: BTC-USDT}, BTCUSDT, {governor: {}}, [X], null]",
 		`1:20: symbols[1]: is not a symbol like BTCUSDT (got "btcusdt")` + "\n" +
 			`1:29: symbols[2]: is not a symbol like BTCUSDT (got "BTC-USDT")` + "\n" +
 			`1:47: symbols[3]: is repeated (got "BTCUSDT")` + "\n" +
 			`1:56: symbols[4]: is not a symbol like BTCUSDT (got "")` + "\n" +
 			`1:72: symbols[5]: wants one value, not a list or keys` + "\n" +
-			`1:77: symbols[6]: has no value: write one, or remove the key`},
+			`1:77: symbols[6]: has no value: write one, or remove the key`,
+	},
 	{"no name", "symbols: [{name: }]", `1:18: symbols[0].name: has no value: write one, or remove the key`},
-	{"overrides", "symbols:\n  - name: BTCUSDT\n    governor: {max_per_hour: 0, disarm_to: disarmed}\n    govrnor: {}\n    http: {}\n" +
-		"  - {name: ETHUSDT, governor: {max_per_hour: 0, portfolio_per_houre: 1}}\n",
+	{
+		"overrides", "symbols:\n  - name: BTCUSDT\n    governor: {max_per_hour: 0, disarm_to: disarmed}\n    govrnor: {}\n    http: {}\n" +
+			"  - {name: ETHUSDT, governor: {max_per_hour: 0, portfolio_per_houre: 1}}\n",
 		`3:30: symbols.BTCUSDT.governor.max_per_hour: must be from 1 to 3600 (got "0")` + "\n" +
 			`3:33: symbols.BTCUSDT.governor.disarm_to: is of the whole process and cannot differ between symbols` + "\n" +
 			`4:5: symbols.BTCUSDT.govrnor: is not a known key; did you mean governor?` + "\n" +
 			`5:5: symbols.BTCUSDT.http: is not a known key; did you mean http?` + "\n" +
 			`6:46: symbols.ETHUSDT.governor.max_per_hour: must be from 1 to 3600 (got "0")` + "\n" +
-			`6:49: symbols.ETHUSDT.governor.portfolio_per_houre: is not a known key; did you mean governor.portfolio_per_hour?`},
-	{"override against the rest", "symbols: [{name: BTCUSDT, apply: {permit_wait: 50s}}]\nreconcile: {permit_ttl: 40s}",
-		`1:48: symbols.BTCUSDT.apply.permit_wait: must be below reconcile.permit_ttl: permits would expire while awaited (got "50s")`},
+			`6:49: symbols.ETHUSDT.governor.portfolio_per_houre: is not a known key; did you mean governor.portfolio_per_hour?`,
+	},
+	{
+		"override against the rest", "symbols: [{name: BTCUSDT, apply: {permit_wait: 50s}}]\nreconcile: {permit_ttl: 40s}",
+		`1:48: symbols.BTCUSDT.apply.permit_wait: must be below reconcile.permit_ttl: permits would expire while awaited (got "50s")`,
+	},
 
 	{"a bar nobody has", "mode: testnet\nexit_brain: {bar: 7m}", `2:19: exit_brain.bar: must be a length that the exchange has: 1m, 3m, 5m, 15m, 30m, 1h, 2h, 4h, 6h, 8h, 12h or 24h (got "7m")`},
 	{"key and not its tail", "live: {confirm_key_tail: abcde}", `1:26: live.confirm_key_tail: must be the last 4 characters of the API key, no more and no less`},
-	{"plain http", "exchange: {rest_url: \"http://example.com\", stream_url: wss://u:p@example.com}",
+	{
+		"plain http", "exchange: {rest_url: \"http://example.com\", stream_url: wss://u:p@example.com}",
 		`1:22: exchange.rest_url: must begin with https:// (or, on this machine, http://)` + "\n" +
-			`1:56: exchange.stream_url: must be an address like wss://host/path, without user, query or fragment`},
+			`1:56: exchange.stream_url: must be an address like wss://host/path, without user, query or fragment`,
+	},
+	{"real money as a testnet", "mode: testnet\nexchange: {rest_url: \"https://FAPI.binance.com.\"}", `2:22: exchange.rest_url: is where real money is traded, which is mode live`},
 	{"reachable", `http: {listen: ":8787"}`, `1:16: http.listen: is reachable from other machines, which wants http.token_file (got ":8787")`},
 	{"no port", `http: {listen: localhost}`, `1:16: http.listen: must be an address and a port, like 127.0.0.1:8787 (got "localhost")`},
 	{"speed", "paper: {seed: -1, speed: 1001}", `1:15: paper.seed: must not be negative (got "-1")` + "\n" +
 		`1:26: paper.speed: must be above 0 and at most 1000 (got "1001")`},
-	{"positions", "paper:\n  positions: {XRPUSDT: 1, BTCUSDT:LONG: 1, BTCUSDT: 1, BTCUSDT:BOTH: 2, \"BTCUSDT:\": 1}\n  ledger: {ETHUSDT: 0x1}",
+	{
+		"positions", "paper:\n  positions: {XRPUSDT: 1, BTCUSDT:LONG: 1, BTCUSDT: 1, BTCUSDT:BOTH: 2, \"BTCUSDT:\": 1}\n  ledger: {ETHUSDT: 0x1}",
 		`2:24: paper.positions.XRPUSDT: is of a symbol that is not in symbols` + "\n" +
 			`2:41: paper.positions.BTCUSDT:LONG: can name a side only where paper.hedge is true` + "\n" +
 			`2:56: paper.positions.BTCUSDT: is repeated; without a side BOTH is meant` + "\n" +
 			`2:73: paper.positions.BTCUSDT:: wants SYMBOL, SYMBOL:LONG or SYMBOL:SHORT as its key` + "\n" +
-			`3:21: paper.ledger.ETHUSDT: wants a plain decimal like 0.046, of at most 18 digits on either side of the point (got "0x1")`},
-	{"hedge", "paper: {hedge: true, positions: {BTCUSDT: 1, BTCUSDT:SHORT: 1}}",
+			`3:21: paper.ledger.ETHUSDT: wants a plain decimal like 0.046, of at most 18 digits on either side of the point (got "0x1")`,
+	},
+	{
+		"hedge", "paper: {hedge: true, positions: {BTCUSDT: 1, BTCUSDT:SHORT: 1}}",
 		`1:43: paper.positions.BTCUSDT: must name its side, :LONG or :SHORT, where paper.hedge is true` + "\n" +
-			`1:61: paper.positions.BTCUSDT:SHORT: is of the other side: a LONG is positive, a SHORT negative (got "1")`},
+			`1:61: paper.positions.BTCUSDT:SHORT: is of the other side: a LONG is positive, a SHORT negative (got "1")`,
+	},
 }
 
 func TestBadConfigs(t *testing.T) {
@@ -203,7 +218,8 @@ func TestWarnings(t *testing.T) {
 		"governor:\n  cooldown: 30m":  {"c.yaml:2:13: governor.cooldown: is so long that governor.max_per_hour, 3, is never reached"},
 		"governor: {cooldown: 29m}":   nil,
 		"symbols: [{name: BTCUSDT, governor: {max_per_hour: 1}}]": {
-			"c.yaml:1:52: symbols.BTCUSDT.governor.max_per_5min: is above governor.max_per_hour, so that it never binds"},
+			"c.yaml:1:52: symbols.BTCUSDT.governor.max_per_5min: is above governor.max_per_hour, so that it never binds",
+		},
 	} {
 		c, err := ParseConfig(configYAML(t), "c.yaml", []byte(text))
 		if err != nil {

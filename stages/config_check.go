@@ -107,6 +107,9 @@ func (r *configReader) process() {
 		r.warn("mode live does not start without the last 4 characters of the API key here", "live.confirm_key_tail", "mode")
 	}
 	r.url("exchange.rest_url", c.Exchange.RESTURL, "http")
+	if c.Mode == ledger.Testnet && c.Exchange.RESTURL != "" && binance.RealMoney(c.Exchange.RESTURL) {
+		r.refuse("is where real money is traded, which is mode live", "exchange.rest_url", "mode")
+	}
 	r.url("exchange.stream_url", c.Exchange.StreamURL, "ws")
 	span(r, "exchange.recv_window", c.Exchange.RecvWindow, 100*time.Millisecond, time.Minute)
 	span(r, "exchange.timeout", c.Exchange.Timeout, 100*time.Millisecond, time.Minute)

@@ -3,6 +3,7 @@ package stages
 import (
 	"context"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -248,4 +249,43 @@ func (absent) Now() time.Time { return time.Now() }
 func (absent) Snapshot(ctx context.Context) (ledger.Snapshot, error) {
 	<-ctx.Done()
 	return ledger.Snapshot{}, ctx.Err()
+}
+
+// chatty is an exchange on which others change the account all the time.
+type chatty struct {
+	exchange.Exchange
+	snapshots *atomic.Int64
+}
+
+func (c *chatty) Snapshot(ctx context.Context) (ledger.Snapshot, error) {
+	c.snapshots.Add(1)
+	return c.Exchange.Snapshot(ctx)
+}
+
+func (c *chatty) Stream(ctx context.Context, emit func(exchange.StreamEvent)) error {
+	var group sync.WaitGroup
+	defer group.Wait()
+	group.Go(func() {
+		for ctx.Err() == nil {
+			emit(exchange.StreamEvent{Changed: &btc})
+			<-time.After(10 * time.Millisecond)
+		}
+	})
+	return c.Exchange.Stream(ctx, emit)
+}
+
+// TestABusyAccountIsNotSnapshotForEver: others' orders change the account a hundred times a second.
+func TestABusyAccountIsNotSnapshotForEver(t *testing.T) {
+	var snapshots atomic.Int64
+	inBubble(t, "", func(r *rig) {
+		r.wait(settled)
+		before := snapshots.Load()
+		r.wait(time.Minute)
+		if n := snapshots.Load() - before; n < 55 || n > 100 {
+			r.t.Errorf("%d snapshots in a minute", n)
+		}
+		r.executed(proposal(ledger.FullClose))
+		r.wait(settled)
+		r.agree()
+	}, func(h *hostile) { h.Exchange = &chatty{h.Exchange, &snapshots} })
 }

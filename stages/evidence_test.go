@@ -1,11 +1,14 @@
 package stages
 
 import (
+	"bytes"
 	"context"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"permitchain/exchange"
 	"permitchain/ledger"
@@ -137,25 +140,37 @@ func TestRefusedBecauseSomebodyClosedIt(t *testing.T) {
 
 // TestOrdersInTheWayAreNamed: -4118 tells what has to be cancelled, and whose it is.
 func TestOrdersInTheWayAreNamed(t *testing.T) {
+	var slow atomic.Bool
 	x := &oracle{open: func([]exchange.OrderState) []exchange.OrderState {
+		if slow.Swap(false) {
+			<-time.After(4 * time.Second)
+		}
 		other := exchange.OrderState{ClientOrderID: "web_77", OrderID: 4711, Key: btc, Direction: ledger.Sell, Status: "NEW", Qty: ledger.MustQty("0.046")}
 		buys, elsewhere := other, other
 		buys.Direction, buys.OrderID = ledger.Buy, 4712
 		elsewhere.Key.Symbol, elsewhere.OrderID = "ETHUSDT", 4713
 		return []exchange.OrderState{buys, other, elsewhere}
 	}}
+	var log bytes.Buffer
 	inBubble(t, "apply: {attempts: 1}", func(r *rig) {
 		r.wait(settled)
+		began := time.Now()
 		plan := r.decide(proposal(ledger.Partial75))
 		r.want(plan, ledger.Failed, atExecution, ledger.AttemptsExhausted)
-		if !strings.Contains(plan.Error, "order 4711 web_77 (not ours)") || strings.Contains(plan.Error, "4712") || strings.Contains(plan.Error, "4713") {
-			r.t.Errorf("error %q", plan.Error)
+		if d := plan.EndedAt.Sub(began); !strings.Contains(plan.Error, "-4118") || d > time.Second {
+			r.t.Errorf("after %s: error %q", d, plan.Error)
 		}
+		r.wait(settled)
 	}, consult(x), func(h *hostile) {
+		h.log = zerolog.New(&log)
 		h.place = func(exchange.Order, func() exchange.Answer) exchange.Answer {
+			slow.Store(true) // The refusal must not wait for what is in the way.
 			return exchange.Answer{Outcome: exchange.NotPlaced, Code: -4118, Message: "ReduceOnly Order Failed."}
 		}
 	})
+	if text := log.String(); !strings.Contains(text, "order 4711 web_77 (not ours)") || strings.Contains(text, "4712") || strings.Contains(text, "4713") {
+		t.Errorf("told %s", text)
+	}
 }
 
 // frozen shows the same holdings for as long as it is told to, each time as if they were new.

@@ -16,7 +16,7 @@ import (
 // lattice is who may know whom among our own packages. It is policy: a change that
 // needs another arrow needs another design first.
 var lattice = map[string][]string{
-	"permitchain":                          {"exchange", "exchange/sandbox", "ledger", "ledger/store", "stages", "stages/doctor", "stages/exitbrain", "stages/operator", "stages/operator/terminal", "stages/replay"},
+	"permitchain":                          {"exchange", "exchange/sandbox", "ledger", "ledger/store", "stages", "stages/doctor", "stages/exitbrain", "stages/operator", "stages/operator/terminal", "stages/replay", "stages/simulate"},
 	"permitchain/pipeline":                 {},
 	"permitchain/ledger":                   {},
 	"permitchain/ledger/store":             {"ledger", "pipeline"},
@@ -33,8 +33,9 @@ var lattice = map[string][]string{
 	"permitchain/stages/operator":          {"ledger", "ledger/store", "exchange", "pipeline"},
 	"permitchain/stages/operator/terminal": {"exchange", "ledger", "ledger/store", "pipeline", "stages/operator"},
 	"permitchain/stages/replay":            {"ledger", "exchange", "pipeline", "stages/apply", "stages/governor", "stages/operator", "stages/reconcile"},
+	"permitchain/stages/simulate":          {"ledger", "exchange", "exchange/venue", "exchange/synthetic", "pipeline", "stages/apply", "stages/governor", "stages/reconcile"},
 	"permitchain/stages/doctor":            {"ledger", "ledger/store", "exchange", "exchange/binance", "stages", "stages/governor"},
-	"permitchain/stages":                   {"ledger", "ledger/store", "exchange", "exchange/binance", "exchange/paper", "pipeline", "stages/apply", "stages/exitbrain", "stages/governor", "stages/operator", "stages/reconcile"},
+	"permitchain/stages":                   {"ledger", "ledger/store", "exchange", "exchange/binance", "exchange/paper", "pipeline", "stages/apply", "stages/exitbrain", "stages/governor", "stages/operator", "stages/reconcile", "stages/replay", "stages/simulate"},
 }
 
 // doors are the libraries, by how their paths begin, that few packages may use.
@@ -54,6 +55,7 @@ var kernels = []string{
 	"exchange/filter.go", "stages/governor/kernel.go", "stages/reconcile/permit.go", "stages/reconcile/drift.go",
 	"stages/exitbrain/params.go", "stages/exitbrain/stats.go", "stages/exitbrain/marketstate.go", "stages/exitbrain/incremental.go",
 	"stages/exitbrain/slopemedian.go", "stages/exitbrain/slopeselect.go", "stages/exitbrain/harvest.go", "stages/exitbrain/triggers.go", "stages/exitbrain/pulse.go",
+	"stages/replay/again.go", "stages/replay/gates.go", "stages/replay/flips.go", "stages/replay/nearest.go", "stages/replay/tell.go",
 	"stages/doctor/judge.go", "stages/apply/plan.go", "stages/apply/execute.go", "stages/apply/resolve.go", "stages/apply/stop.go",
 }
 

@@ -2,6 +2,7 @@ package stages
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"permitchain/exchange/binance"
+	"permitchain/exchange/sandbox"
 	"permitchain/ledger"
 )
 
@@ -72,8 +75,8 @@ func TestAnAccountIsNamedBeforeAnythingIsWritten(t *testing.T) {
 	}
 	t.Setenv("BINANCE_API_KEY_FILE", files["key"])
 	t.Setenv("BINANCE_API_SECRET_FILE", files["secret"])
-	refused("mode: live", "confirm_key_tail")
-	refused("mode: live\nlive: {confirm_key_tail: 9a1d}", "confirm_key_tail")
+	refused("mode: live", "nothing stands there")
+	refused("mode: live\nlive: {confirm_key_tail: 9a1d}", "what stands there is not those")
 	a, err := accountOf(mustParse(t, liveConfig))
 	if err != nil || a.tail != "9a1c" || a.host != "fapi.binance.com" {
 		t.Errorf("live: %s at %s, %v", a.tail, a.host, err)
@@ -88,5 +91,19 @@ func TestAnAccountIsNamedBeforeAnythingIsWritten(t *testing.T) {
 	}
 	if o := mustParse(t, "mode: dry_run").Binance(creds, zerolog.Nop()); !o.ReadOnly || strings.HasSuffix(o.RESTURL, "/") {
 		t.Errorf("a dry run is not read only: %+v", o)
+	}
+}
+
+// A key that the exchange refuses ends the start, with what to do about it.
+func TestARefusedKeyIsToldWhatToDo(t *testing.T) {
+	w := newWired(t.TempDir(), sandbox.Options{Seed: 1, Symbols: []string{"BTCUSDT"}})
+	defer w.end()
+	defer w.server.Close()
+	t.Setenv("BINANCE_API_KEY", wiredKey)
+	t.Setenv("BINANCE_API_SECRET", "another-secret-0001")
+	err := Run(t.Context(), Options{Config: mustParse(t, fmt.Sprintf("mode: testnet\nstate_dir: %q\nhttp: {listen: \"\"}\nexchange: {rest_url: %q, stream_url: \"ws%s\"}",
+		t.TempDir(), w.server.URL, strings.TrimPrefix(w.server.URL, "http")))})
+	if !errors.Is(err, ErrExchange) || !errors.Is(err, binance.ErrKey) || !strings.Contains(err.Error(), RefusedKey) || strings.Contains(err.Error(), "another-secret") {
+		t.Errorf("%v", err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"permitchain/stages/exitbrain"
 	"permitchain/stages/governor"
 	"permitchain/stages/operator"
+	"permitchain/stages/replay"
 )
 
 // GovernorRules are the governor's rules for a symbol.
@@ -34,6 +35,25 @@ func (c *Config) ApplyRules(symbol string) apply.Rules {
 		Config: s.Apply, Listed: slices.Contains(c.SymbolNames(), symbol), Mode: c.Mode, Tolerance: s.Reconcile.Tolerance(),
 		StaleAfter: s.Reconcile.StaleAfter, RecvWindow: c.Exchange.RecvWindow,
 	}
+}
+
+// Rules are all that decides about a symbol's plans.
+func (c *Config) Rules(symbol string) replay.Rules {
+	return replay.Rules{Apply: c.ApplyRules(symbol), Governor: c.GovernorRules(symbol), Reconcile: c.For(symbol).Reconcile}
+}
+
+// RecordedRules are the rules of a configuration that a journal records.
+func RecordedRules(text string) (func(symbol string) replay.Rules, error) {
+	c, err := ParseConfig([]byte(text), "the recorded configuration", nil)
+	if err != nil {
+		return nil, err
+	}
+	return c.Rules, nil
+}
+
+// Tell decides a plan again from its journal, under the configurations on record.
+func Tell(journal func(fn func(ledger.Record) error) error, p *ledger.Plan) (*operator.Told, error) {
+	return replay.Tell(replay.AgainOptions{Recorded: RecordedRules}, journal, p)
 }
 
 // Limits shows how much of each limit is used, and when room comes back.

@@ -295,6 +295,7 @@ func (sc scenario) on(t *testing.T, text []byte, open func(*testing.T, *Config, 
 		if report, err := store.Verify(path); err != nil || report.Chain != "ok" || report.Fold != "ok" {
 			t.Errorf("verify: %+v %v", report, err)
 		}
+		wantAgain(t, path)
 		told = tell(t, path, so)
 	})
 	return told

@@ -2,6 +2,7 @@ package stages
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 
 	"permitchain/exchange"
 	"permitchain/exchange/paper"
+	"permitchain/exchange/venue"
 	"permitchain/ledger"
 	"permitchain/pipeline"
 )
@@ -214,6 +216,79 @@ func TestAStopThatTriggeredWhileNobodyLooked(t *testing.T) {
 	})
 }
 
+// TestAStopThatCannotFollowIsSeen: a position has grown and its new stop is refused, so that a part of it is unprotected.
+func TestAStopThatCannotFollowIsSeen(t *testing.T) {
+	var log syncBuffer
+	inBubble(t, wide, func(r *rig) {
+		r.wait(settled)
+		r.executed(proposal(ledger.UpdateSL, withSL("50000")))
+		r.wait(settled)
+		if d, now := r.bare(); now || d > time.Second {
+			r.t.Errorf("covered, and bare for %s, now %v", d, now)
+		}
+		r.trade("BTCUSDT", "0.01")
+		r.wait(time.Minute)
+		if d, now := r.bare(); !now || d < 50*time.Second {
+			r.t.Errorf("bare for %s, now %v", d, now)
+		}
+		if !strings.Contains(log.String(), "covers 0.046 of a position of 0.056") {
+			r.t.Errorf("nobody was told: %s", log.String())
+		}
+		r.trade("BTCUSDT", "-0.02") // Less than it covers: this part needs nothing new.
+		r.wait(time.Minute)
+		if d, now := r.bare(); now || d > 75*time.Second {
+			r.t.Errorf("covered again, and bare for %s, now %v", d, now)
+		}
+	}, func(h *hostile) {
+		h.log = zerolog.New(&log)
+		h.place = func(_ exchange.Order, real func() exchange.Answer) exchange.Answer {
+			if len(h.orders()) == 1 {
+				return real()
+			}
+			return exchange.Answer{Outcome: exchange.NotPlaced, Code: -4045}
+		}
+	})
+}
+
+// TestATriggeredStopThatLeavesARest: what it did not close is closed, or at least told, once its trades are known.
+func TestATriggeredStopThatLeavesARest(t *testing.T) {
+	for policy, left := range map[string]string{"close": "0", "alert": "0.036"} {
+		t.Run(policy, func(t *testing.T) {
+			var log bytes.Buffer
+			inBubble(t, wide+"apply: {on_stop_failure: "+policy+"}", func(r *rig) {
+				r.wait(settled)
+				act := func(fn func(*venue.Venue, time.Time) (venue.Change, error)) {
+					if err := r.paper.Do(r.t.Context(), "act", fn); err != nil {
+						r.t.Fatal(err)
+					}
+				}
+				depth := func(q *ledger.Qty) {
+					act(func(v *venue.Venue, _ time.Time) (venue.Change, error) {
+						v.Depth("BTCUSDT", q)
+						return venue.Change{}, nil
+					})
+				}
+				trigger := r.board.Mark("BTCUSDT").Price.Of(ledger.MustPercent("98")).FloorTo(ledger.MustPrice("0.1"))
+				r.executed(proposal(ledger.UpdateSL, withSL(trigger.String())))
+				some := ledger.MustQty("0.01")
+				depth(&some)
+				act(func(v *venue.Venue, now time.Time) (venue.Change, error) {
+					return v.Mark(now, "BTCUSDT", trigger.Sub(ledger.MustPrice("1"))), nil
+				})
+				depth(nil)
+				r.wait(time.Minute)
+				if q := held(r, btc); q.String() != left {
+					r.t.Errorf("%s is left, wanted %s", q, left)
+				}
+				r.agree()
+			}, func(h *hostile) { h.log = zerolog.New(&log) })
+			if !strings.Contains(log.String(), "0.036 is left without protection") {
+				t.Errorf("nobody was told: %s", &log)
+			}
+		})
+	}
+}
+
 // TestAnOrderOfAnotherInstance: it holds the position before it has moved anything, until the operator has looked.
 func TestAnOrderOfAnotherInstance(t *testing.T) {
 	const id = "pc-0123456789abcdef-s1-1"
@@ -256,6 +331,48 @@ func TestAnOrderOfAnotherInstance(t *testing.T) {
 			r.t.Errorf("holds %+v", h)
 		}
 	})
+}
+
+// partial is an exchange that does not list the orders of one symbol.
+type partial struct {
+	exchange.Exchange
+	mute string
+	mu   sync.Mutex
+	list map[string]time.Time // since when the orders of a symbol were asked for last
+}
+
+func (p *partial) OrdersSince(ctx context.Context, symbol string, since time.Time) ([]exchange.OrderState, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.list[symbol] = since; symbol == p.mute {
+		return nil, errors.New("-1121 Invalid symbol")
+	}
+	return p.Exchange.OrdersSince(ctx, symbol, since)
+}
+
+// TestOneSymbolHidesNoOthersOrders: its list fails, the others are looked through.
+func TestOneSymbolHidesNoOthersOrders(t *testing.T) {
+	const id = "pc-0123456789abcdef-s1-1"
+	p := &partial{mute: "BTCUSDT", list: map[string]time.Time{}}
+	eth := ledger.Key{Symbol: "ETHUSDT", Side: ledger.Both}
+	inBubble(t, wide+"paper: {positions: {ETHUSDT: '1'}}", func(r *rig) {
+		r.wait(settled)
+		a := r.paper.Place(r.t.Context(), exchange.Order{ClientOrderID: id, Key: eth, Direction: ledger.Sell, Qty: ledger.MustQty("0.5"), Trigger: ledger.MustPrice("1"), SendBefore: time.Now().Add(time.Second)})
+		if a.Outcome != exchange.Placed {
+			r.t.Fatalf("%+v", a)
+		}
+		r.wait(3 * time.Minute)
+		r.view(func(s *ledger.State) {
+			if !s.HoldsOn(eth).Has(ledger.HoldForeignInstance) {
+				r.t.Errorf("holds %+v", s.HoldsOn(eth))
+			}
+		})
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if d := p.list["ETHUSDT"].Sub(p.list["BTCUSDT"]); d < 90*time.Second {
+			r.t.Errorf("what failed is asked for since %s, and what did not only %s later", p.list["BTCUSDT"], d)
+		}
+	}, func(h *hostile) { p.Exchange, h.Exchange = h.Exchange, p })
 }
 
 // TestOurOwnOrdersAreNotForeign: through closes, stops and their ends, nothing of ours is taken for another's.

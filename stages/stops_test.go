@@ -43,6 +43,32 @@ func TestUnknownEnds(t *testing.T) {
 			r.agree()
 		}, neverAnswers)
 	})
+	t.Run("a trade by hand just before, not booked yet", func(t *testing.T) {
+		var until time.Time
+		x := &oracle{trades: func(real []ledger.Trade) ([]ledger.Trade, error) {
+			if d := time.Until(until); d > 0 {
+				<-time.After(d)
+			}
+			return real, nil
+		}}
+		inBubble(t, "", func(r *rig) {
+			r.wait(settled)
+			until = time.Now().Add(3 * time.Second)
+			if err := r.paper.Trade(r.t.Context(), "BTCUSDT", ledger.Both, ledger.MustQty("0.001")); err != nil {
+				r.t.Fatal(err)
+			}
+			r.wait(500 * time.Millisecond)
+			id := r.propose(proposal(ledger.Partial25)).ID
+			r.view(func(s *ledger.State) {
+				if i := s.Intents[ledger.ClientOrderID(id, 1, 1)]; i != nil && i.Exchange.Equal(i.Ledger) {
+					r.t.Error("the trade was booked before: this tests nothing")
+				}
+			})
+			end(r, id)
+			r.wait(settled)
+			r.agree()
+		}, consult(x), neverAnswers)
+	})
 	t.Run("drift within the tolerance", func(t *testing.T) {
 		inBubble(t, "paper: {ledger: {BTCUSDT: '0.0455'}}", func(r *rig) {
 			r.wait(settled)
@@ -226,4 +252,45 @@ func TestAStopNeverTurnsAround(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestANewStopThatIsRefusedLeavesTheOldOne: its answer was lost, and it is found ended.
+func TestANewStopThatIsRefusedLeavesTheOldOne(t *testing.T) {
+	inBubble(t, wide, func(r *rig) {
+		r.wait(settled)
+		r.executed(proposal(ledger.UpdateSL, withSL("50000")))
+		r.wait(settled)
+		id := r.propose(proposal(ledger.UpdateSL, withSL("52000"))).ID
+		r.wait(2 * time.Minute)
+		open, err := r.paper.OpenOrders(r.t.Context())
+		if err != nil || len(open) != 1 || open[0].Trigger.String() != "50000" || len(stands(r)) != 1 {
+			r.t.Errorf("open %+v, ledger %v, %v", open, stands(r), err)
+		}
+		r.want(r.outcome(id), ledger.Failed, atExecution, ledger.OrderNotPlaced)
+	}, func(h *hostile) {
+		h.place = func(o exchange.Order, real func() exchange.Answer) exchange.Answer {
+			a := real()
+			if o.Trigger.String() == "52000" {
+				_ = h.Exchange.CancelStop(context.Background(), o.Key, o.ClientOrderID)
+				return exchange.Answer{Outcome: exchange.Unknown}
+			}
+			return a
+		}
+	})
+}
+
+// TestDustGetsNoStop: what is less than a step, after a change of the rules or in a ledger that was seeded, is no reason to
+// send an order for nothing, nor to halt.
+func TestDustGetsNoStop(t *testing.T) {
+	inBubble(t, wide+"paper: {ledger: {BTCUSDT: '0.0465'}}", func(r *rig) {
+		r.wait(settled)
+		r.executed(proposal(ledger.UpdateSL, withSL("50000")))
+		r.wait(settled)
+		r.executed(proposal(ledger.FullClose))
+		r.wait(time.Minute)
+		r.agree()
+		if ids := stands(r); len(ids) != 0 {
+			r.t.Errorf("flat, and %v stands", ids)
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http/httptest"
 	"path/filepath"
 	"slices"
@@ -20,12 +21,14 @@ import (
 	"permitchain/pipeline"
 )
 
-// wired is the whole chain in real time on the real client, over real sockets, against a sandbox: what is
-// between them is what is between the program and Binance. It reports by errors: hundreds of them run at once.
+// wired is the whole chain on the real client, against a sandbox: in real time over real sockets, where what is between
+// them is what is between the program and Binance, or over a line in a bubble. It reports by errors: hundreds of them run at once.
 type wired struct {
 	*chain
 	sandbox *sandbox.Sandbox
-	server  *httptest.Server
+	server  *httptest.Server // nil: dial leads to the sandbox
+	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
+	point   func(string) // crash points; nil: none
 	binance *binance.Binance
 	path    string
 	cancel  context.CancelFunc
@@ -70,8 +73,12 @@ func (w *wired) begin(defaults []byte, config string, log zerolog.Logger) error 
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	url := "http://sandbox"
+	if w.server != nil {
+		url = w.server.URL
+	}
 	x, err := binance.Open(ctx, binance.Options{
-		RESTURL: w.server.URL, StreamURL: "ws" + strings.TrimPrefix(w.server.URL, "http"), Credentials: credentials,
+		RESTURL: url, StreamURL: "ws" + strings.TrimPrefix(url, "http"), Credentials: credentials, Dial: w.dial,
 		RecvWindow: c.Exchange.RecvWindow, Timeout: c.Exchange.Timeout, Symbols: c.SymbolNames(), Bar: c.ExitBrain.Bar, Log: log,
 	})
 	if err != nil {
@@ -90,7 +97,7 @@ func (w *wired) begin(defaults []byte, config string, log zerolog.Logger) error 
 		cancel()
 		return errors.Join(err, x.Close())
 	}
-	w.chain = newChain(Options{Config: c, Version: "test", Log: log}, st, x, markets, nil)
+	w.chain = newChain(Options{Config: c, Version: "test", Log: log, Point: w.point}, st, x, markets, nil)
 	w.binance, w.cancel, w.ended = x, cancel, make(chan error, 1)
 	group := w.group(func(stop pipeline.Stop) error { <-stop.Soft; return nil })
 	go func() { w.ended <- group.Run(ctx) }()
@@ -105,7 +112,7 @@ func (w *wired) stop() error {
 	if broken == nil && (report.Chain != "ok" || report.Fold != "ok") {
 		broken = fmt.Errorf("verify: %+v", report)
 	}
-	return errors.Join(err, broken)
+	return errors.Join(err, broken, decidedAgain(w.path))
 }
 
 // close ends the sandbox.

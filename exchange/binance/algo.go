@@ -32,6 +32,7 @@ func (b *Binance) stopMarket(o exchange.Order) func(context.Context, *futures.Cl
 type stopRow struct {
 	exchange.OrderState
 	orderID int64
+	at      time.Time // of the last change
 }
 
 // readStop reads a conditional order of anybody's. One that closes a whole position has no quantity.
@@ -49,6 +50,9 @@ func readStop(f *fields) stopRow {
 	if f.has("actualOrderId") && f.number("actualOrderId") != "" {
 		s.orderID = f.integer("actualOrderId")
 	}
+	if s.at = s.CreatedAt; f.has("updateTime") {
+		s.at = later(s.at, time.UnixMilli(f.integer("updateTime")))
+	}
 	if s.OrderID <= 0 || s.Status == "" || s.orderID < 0 {
 		f.fail("it is no conditional order")
 	}
@@ -64,6 +68,8 @@ func placedStop(f *fields, o exchange.Order) (exchange.Answer, error) {
 		return exchange.Answer{}, fmt.Errorf("it speaks of %s, a %s of %s", clip(s.ClientOrderID), s.Direction, s.Key)
 	case !s.Qty.Equal(o.Qty) || !s.Trigger.Equal(o.Trigger):
 		return exchange.Answer{}, fmt.Errorf("it stops %s at %s", s.Qty, s.Trigger)
+	case ledger.TerminalStatus(s.Status): // It does not stand, and the one before it must not make room for it.
+		return exchange.Answer{}, fmt.Errorf("it is %s", clip(s.Status))
 	}
 	return exchange.Answer{Outcome: exchange.Placed, OrderID: s.OrderID, Status: s.Status}, nil
 }
@@ -72,6 +78,10 @@ func placedStop(f *fields, o exchange.Order) (exchange.Answer, error) {
 func (s stopRow) gone() bool {
 	return s.orderID == 0 && (s.Status == "TRIGGERING" || s.Status == "TRIGGERED" || s.Status == "FINISHED")
 }
+
+// unnamed tells that the order of a stop that is gone is still to be named. After a while it is not waited for any more:
+// an exchange that never names it must not keep everything else from being known.
+func (b *Binance) unnamed(s stopRow) bool { return s.gone() && b.Now().Sub(s.at) < lagging }
 
 var errTriggering = errors.New("the stop has triggered, and its order is not named yet")
 
@@ -92,9 +102,12 @@ func (b *Binance) findStop(ctx context.Context, k ledger.Key, clientAlgoID strin
 	switch {
 	case f.err != nil:
 		return exchange.OrderState{}, fmt.Errorf("look up a stop: %w", f.err)
-	case s.gone():
+	case b.unnamed(s):
 		return exchange.OrderState{}, fmt.Errorf("look up a stop: %w", errTriggering)
 	case s.orderID == 0:
+		if s.Status == "FINISHED" { // Without ever having become an order.
+			s.Status = "EXPIRED"
+		}
 		return s.OrderState, nil
 	}
 	b.owners.put(k.Symbol, s.orderID, clientAlgoID)

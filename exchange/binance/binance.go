@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,7 @@ type Options struct {
 	RESTURL, StreamURL  string // without a slash at the end; see Hosts
 	Credentials         Credentials
 	RecvWindow, Timeout time.Duration // of a request: how late it may be executed, and how long it is waited for
+	Patience            time.Duration // how long Open may wait where the exchange limits us
 	ReadOnly            bool          // Place and CancelStop refuse before anything is signed
 	Symbols             []string
 	Bar                 time.Duration // see Interval
@@ -59,6 +61,16 @@ func Hosts(mode ledger.Mode) (rest, stream string) {
 	}
 }
 
+// RealMoney tells whether a base URL is one of Binance's own that is no demo.
+func RealMoney(rest string) bool {
+	u, err := url.Parse(rest)
+	if err != nil {
+		return true // Nobody knows.
+	}
+	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	return strings.HasSuffix("."+host, ".binance.com") && !strings.HasPrefix(host, "demo-")
+}
+
 // Interval is Binance's name of a bar's length, "" where it has no such bars.
 func Interval(bar time.Duration) string {
 	for _, name := range []string{"1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h"} {
@@ -86,6 +98,7 @@ type Binance struct {
 	owners    *owners
 	streams   *streams
 	refusal   atomic.Pointer[Error] // the last answer that says: stop trading
+	silence   atomic.Pointer[Error] // the last call, where it had no answer
 	stop      context.CancelFunc
 	running   sync.WaitGroup
 }
@@ -96,7 +109,7 @@ func Open(ctx context.Context, opt Options) (*Binance, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open binance: %w", err)
 	}
-	if err := b.begin(ctx); err != nil {
+	if err := b.patient(ctx); err != nil {
 		b.transport.CloseIdleConnections()
 		return nil, fmt.Errorf("open binance: %w", err)
 	}
@@ -131,6 +144,30 @@ func build(opt Options) (*Binance, error) {
 	return b, nil
 }
 
+// patient begins, and where the exchange limits us waits for the end of that: a process that ends at once, and is started again
+// and again, would feed the ban.
+func (b *Binance) patient(ctx context.Context) error {
+	until, told := time.Now().Add(b.opt.Patience), false
+	for {
+		err := b.begin(ctx)
+		left, pause := time.Until(until), b.budget.health().PausedUntil.Sub(b.Now())
+		if !errors.Is(err, ErrLimited) || left <= 0 {
+			return err
+		}
+		if !told {
+			told = true
+			b.log.Warn().Err(err).Msgf("binance limits this address; the start waits for the end of it, at most %s", b.opt.Patience)
+		}
+		timer := time.NewTimer(min(left, max(pause, time.Second)))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		case <-timer.C:
+		}
+	}
+}
+
 func (b *Binance) begin(ctx context.Context) error {
 	if err := b.measure(ctx); err != nil {
 		return err
@@ -158,9 +195,14 @@ type Health struct {
 	UsedWeight  int           // of this minute and address, as the exchange counts, others' requests included
 	WeightLimit int
 	OrderCount  string    // of the account in the last 10 s and minute, as the exchange counts
-	BannedUntil time.Time // exchange clock; zero: not banned
+	PausedUntil time.Time // exchange clock: nothing is asked before; zero: it is
+	Banned      bool      // the exchange named PausedUntil; otherwise it only refused, and we pause by ourselves
 	Refusal     string    // the last answer that says: stop trading; "" where there was none
+	Silence     string    // why the last call had no answer at all; "" where it had one
 	Stream      StreamFacts
+
+	NoOrdersUntil time.Time // exchange clock: orders alone are not sent before; zero: they are
+	ClockInDoubt  bool      // too vague to send an order by
 }
 
 // Health tells it as of now.
@@ -169,8 +211,12 @@ func (b *Binance) Health() Health {
 	if r := b.reading.Load(); r != nil {
 		h.Offset, h.Uncertainty, h.MeasuredAt = time.Until(r.now()), r.doubt(), r.server
 	}
+	h.ClockInDoubt = h.MeasuredAt.IsZero() || h.Uncertainty > clockDoubt
 	if e := b.refusal.Load(); e != nil {
 		h.Refusal = e.Error()
+	}
+	if e := b.silence.Load(); e != nil {
+		h.Silence = e.Error()
 	}
 	h.Stream = b.streams.facts.read()
 	return h
@@ -198,18 +244,28 @@ func (b *Binance) do(ctx context.Context, c *call, run func(context.Context, *fu
 	err := run(ctx, b.client())
 	e := c.outcome(err)
 	b.budget.learn(c, e)
+	b.answers(c, e)
 	if e == nil {
-		if c.order {
-			b.refusal.Store(nil) // Whatever it was is over.
+		if r := b.refusal.Load(); r != nil && (c.order || r.Call == c.what) {
+			b.refusal.CompareAndSwap(r, nil) // Whatever it was is over.
 		}
 		return nil
 	}
 	switch v := e.verdict(); {
 	case v.stop:
 		b.refusal.Store(e)
-		b.log.Error().Err(e).Msg("binance refuses the account or its key")
 	case v.clock:
 		b.doubtClock()
 	}
 	return e
+}
+
+// answers notes whether the exchange answers at all. What we did not send, or gave up ourselves, says nothing about it.
+func (b *Binance) answers(c *call, e *Error) {
+	switch {
+	case c.status != 0:
+		b.silence.Store(nil)
+	case e != nil && c.refused == nil && !errors.Is(e, context.Canceled):
+		b.silence.Store(e)
+	}
 }

@@ -25,6 +25,7 @@ type budget struct {
 	usedAt   time.Time
 	orders   string
 	banned   time.Time
+	said     bool      // the exchange named banned's instant; otherwise it is a pause of our own
 	noOrders time.Time // until when orders alone are refused
 	strikes  int       // rate limits in a row that named no end
 }
@@ -93,8 +94,10 @@ func (g *budget) allowed(c *call) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
-	case now.Before(g.banned):
+	case now.Before(g.banned) && g.said:
 		return fmt.Errorf("%w: banned until %s", ErrLimited, g.banned.Format(time.RFC3339))
+	case now.Before(g.banned):
+		return fmt.Errorf("%w: the exchange named no end of it; we pause until %s", ErrLimited, g.banned.Format(time.RFC3339))
 	case c.order && now.Before(g.noOrders):
 		return fmt.Errorf("%w: no orders until %s", ErrLimited, g.noOrders.Format(time.RFC3339))
 	case c.weight == 0 || !g.usedAt.Truncate(time.Minute).Equal(now.Truncate(time.Minute)):
@@ -145,14 +148,20 @@ func (g *budget) ban(now time.Time, h http.Header, message string) {
 			until = later(until, time.UnixMilli(ms).UTC())
 		}
 	}
-	if !until.After(now) {
+	said := until.After(now)
+	if !said {
+		if now.Before(g.banned) {
+			return // It was on its way when another was refused: that is one strike, not many.
+		}
 		until = now.Add(banLeast << min(g.strikes, 6))
 		g.strikes++
 	}
 	if most := now.Add(banMost); until.After(most) {
 		until = most
 	}
-	g.banned = later(g.banned, until)
+	if until.After(g.banned) {
+		g.banned, g.said = until, said
+	}
 }
 
 // retryAfter is what Retry-After says, in seconds; Binance documents it for spot only.
@@ -180,7 +189,10 @@ func (g *budget) health() Health {
 		h.UsedWeight = g.used
 	}
 	if now.Before(g.banned) {
-		h.BannedUntil = g.banned
+		h.PausedUntil, h.Banned = g.banned, g.said
+	}
+	if now.Before(g.noOrders) {
+		h.NoOrdersUntil = g.noOrders
 	}
 	return h
 }

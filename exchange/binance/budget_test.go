@@ -3,12 +3,17 @@ package binance
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/rs/zerolog"
 )
 
 func answered(g *budget, header map[string]string, e *Error) {
@@ -33,7 +38,7 @@ func TestBan(t *testing.T) {
 			"the text":        {nil, []*Error{limited("IP banned until 90s. Please")}, 90 * time.Second, 90 * time.Second},
 			"the later":       {map[string]string{"Retry-After": "100"}, []*Error{limited("banned until 90s")}, 100 * time.Second, 100 * time.Second},
 			"nothing":         {nil, []*Error{limited("")}, time.Minute, time.Minute},
-			"nothing, thrice": {nil, []*Error{limited(""), limited(""), limited("")}, 4 * time.Minute, 4 * time.Minute},
+			"at once":         {nil, []*Error{limited(""), limited(""), limited(""), limited(""), limited(""), limited(""), limited("")}, time.Minute, time.Minute},
 			"in the past":     {nil, []*Error{limited("banned until 900000000000")}, time.Minute, time.Minute},
 			"nonsense":        {map[string]string{"Retry-After": "-1"}, []*Error{limited("")}, time.Minute, time.Minute},
 			"for ever":        {nil, []*Error{limited("banned until 9999999999999")}, banMost, banMost},
@@ -46,6 +51,9 @@ func TestBan(t *testing.T) {
 			for _, e := range c.e {
 				e.Message = strings.Replace(e.Message, "90s", strconv.FormatInt(time.Now().Add(90*time.Second).UnixMilli(), 10), 1)
 				answered(g, c.header, e)
+			}
+			if h := g.health(); h.Banned != slices.Contains([]string{"Retry-After", "the text", "the later", "for ever"}, name) {
+				t.Errorf("%s: that the exchange named the end is %v", name, h.Banned)
 			}
 			begun := time.Now()
 			for what, want := range map[*call]time.Duration{order: c.orders, query: c.others} {
@@ -66,10 +74,18 @@ func TestBan(t *testing.T) {
 		}
 		g := newBudget(time.Now)
 		answered(g, nil, limited(""))
+		<-time.After(time.Minute)
 		answered(g, nil, nil)
 		answered(g, nil, limited(""))
-		if until := g.health().BannedUntil; until.Sub(time.Now()) != time.Minute {
+		if until := g.health().PausedUntil; until.Sub(time.Now()) != time.Minute {
 			t.Errorf("after a success a ban lasts until %s", until)
+		}
+		for _, want := range []time.Duration{2 * time.Minute, 4 * time.Minute} { // The next request after each ban is refused, too.
+			<-time.After(time.Until(g.health().PausedUntil))
+			answered(g, nil, limited(""))
+			if until := g.health().PausedUntil; until.Sub(time.Now()) != want {
+				t.Errorf("refused again, a ban lasts %s, not %s", time.Until(until), want)
+			}
 		}
 	})
 }
@@ -152,5 +168,47 @@ func TestBudgetSaysWhy(t *testing.T) {
 	g.banned = time.Now().Add(time.Hour)
 	if err := g.take(context.Background(), &call{}, time.Second); err == nil || !strings.Contains(err.Error(), g.banned.Format(time.RFC3339)) {
 		t.Error(err)
+	}
+}
+
+// TestOpenWaitsForTheEndOfABan: only where it may, and without a request meanwhile; ctx ends it.
+func TestOpenWaitsForTheEndOfABan(t *testing.T) {
+	f := newFake(t)
+	var banned atomic.Bool
+	f.on("GET /fapi/v1/time", func(w http.ResponseWriter, _ *http.Request) {
+		if banned.Load() {
+			w.Header().Set("Retry-After", "2")
+			w.WriteHeader(http.StatusTeapot)
+			fmt.Fprint(w, `{"code":-1003,"msg":"Way too many requests; IP banned."}`)
+			return
+		}
+		fmt.Fprintf(w, `{"serverTime":%d}`, time.Now().UnixMilli())
+	})
+	open := func(ctx context.Context, patience time.Duration) (requests int, took time.Duration, told string, err error) {
+		var log strings.Builder
+		before, _ := f.times("GET /fapi/v1/time")
+		begun := time.Now()
+		b, err := Open(ctx, Options{
+			RESTURL: f.server.URL, StreamURL: "ws://127.0.0.1:1", Credentials: testCredentials(t), RecvWindow: time.Second, Timeout: time.Second,
+			Symbols: []string{"BTCUSDT"}, Bar: time.Minute, Patience: patience, Log: zerolog.New(&log),
+		})
+		if err == nil {
+			err = b.Close()
+		}
+		after, _ := f.times("GET /fapi/v1/time")
+		return after - before, time.Since(begun), log.String(), err
+	}
+	banned.Store(true)
+	if n, took, told, err := open(t.Context(), 0); !errors.Is(err, ErrLimited) || n != 1 || took > time.Second || told != "" {
+		t.Errorf("without patience: %v after %s and %d requests, told %s", err, took, n, told)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if n, took, told, err := open(ctx, time.Hour); !errors.Is(err, ErrLimited) || n != 1 || took > time.Second || strings.Count(told, "limits this address") != 1 {
+		t.Errorf("stopped: %v after %s and %d requests, told %s", err, took, n, told)
+	}
+	time.AfterFunc(time.Second, func() { banned.Store(false) })
+	if n, took, told, err := open(t.Context(), time.Hour); err != nil || n != 1+clockProbes || took < 1900*time.Millisecond || strings.Count(told, "limits this address") != 1 {
+		t.Errorf("with patience: %v after %s and %d requests, told %s", err, took, n, told)
 	}
 }

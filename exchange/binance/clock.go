@@ -48,17 +48,16 @@ func (b *Binance) measure(ctx context.Context) error {
 	var best *reading
 	for range clockProbes {
 		var server int64
-		begun := time.Now()
 		c := &call{what: "GET /fapi/v1/time", weight: 1, essential: true}
 		e := b.do(ctx, c, func(ctx context.Context, f *futures.Client) (err error) {
 			server, err = f.NewServerTimeService().Do(ctx)
 			return err
 		})
-		took := time.Since(begun)
+		took := time.Since(c.begun) // Without the wait for the weight budget, which says nothing about the clock.
 		if e != nil {
 			return fmt.Errorf("measure the exchange's clock: %w", e)
 		}
-		r := &reading{local: begun.Add(took / 2), server: time.UnixMilli(server).UTC(), half: took / 2}
+		r := &reading{local: c.begun.Add(took / 2), server: time.UnixMilli(server).UTC(), half: took / 2}
 		if server <= 0 || r.server.Year() < 2000 || r.server.Year() > 2199 {
 			return fmt.Errorf("measure the exchange's clock: it says %d", server)
 		}

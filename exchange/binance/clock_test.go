@@ -84,3 +84,19 @@ func TestTheBetterReadingStays(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A wait for the weight budget is no part of a probe's round trip.
+func TestAWaitForWeightDoesNotBlurTheClock(t *testing.T) {
+	f := newFake(t)
+	b := f.open()
+	b.reading.Store(nil)
+	b.budget.all.SetBurst(1)
+	b.budget.all.SetLimit(4)
+	begun := time.Now()
+	if err := b.measure(context.Background()); err != nil || time.Since(begun) < 400*time.Millisecond {
+		t.Fatalf("%v after %s: no probe has waited", err, time.Since(begun))
+	}
+	if u := b.Health().Uncertainty; u > 100*time.Millisecond {
+		t.Errorf("the clock is known to %s", u)
+	}
+}

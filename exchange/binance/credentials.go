@@ -37,21 +37,28 @@ const (
 
 // NewCredentials takes a key and its secret: a text for HMAC, or an Ed25519 or RSA private key as PKCS#8 PEM.
 func NewCredentials(key, secret string) (Credentials, error) {
-	key, secret = strings.TrimSpace(key), strings.TrimSpace(secret)
+	return found{key, "its key"}.with(found{secret, "its secret"})
+}
+
+// found is a text and where it was, by which errors name it: the text itself is never shown.
+type found struct{ text, place string }
+
+func (k found) with(s found) (Credentials, error) {
+	key, secret := strings.TrimSpace(k.text), strings.TrimSpace(s.text)
 	if err := keyForm(key); err != nil {
-		return Credentials{}, fmt.Errorf("%w: its key %w", ErrKey, err)
+		return Credentials{}, fmt.Errorf("%w: %s %w", ErrKey, k.place, err)
 	}
 	kind := common.KeyTypeHmac
 	if strings.HasPrefix(secret, "-----BEGIN") {
 		var err error
 		if kind, err = pemKind(secret); err != nil {
-			return Credentials{}, fmt.Errorf("%w: its secret %w", ErrKey, err)
+			return Credentials{}, fmt.Errorf("%w: %s %w", ErrKey, s.place, err)
 		}
 	} else if err := keyForm(secret); err != nil {
-		return Credentials{}, fmt.Errorf("%w: its secret %w", ErrKey, err)
+		return Credentials{}, fmt.Errorf("%w: %s %w", ErrKey, s.place, err)
 	}
 	if key == secret {
-		return Credentials{}, fmt.Errorf("%w: key and secret are the same text", ErrKey)
+		return Credentials{}, fmt.Errorf("%w: key and secret (%s, %s) are the same text", ErrKey, k.place, s.place)
 	}
 	return Credentials{reveal: func() (string, string) { return key, secret }, kind: kind}, nil
 }
@@ -59,7 +66,7 @@ func NewCredentials(key, secret string) (Credentials, error) {
 // keyForm says what is wrong with a text without showing any of it.
 func keyForm(text string) error {
 	if len(text) < shortestKey || len(text) > longestKey {
-		return fmt.Errorf("has %d characters", len(text))
+		return fmt.Errorf("has %d characters; %d to %d are possible", len(text), shortestKey, longestKey)
 	}
 	for i, c := range []byte(text) {
 		if c <= ' ' || c > '~' {
@@ -103,39 +110,39 @@ func LoadCredentials(getenv func(string) string) (Credentials, error) {
 	if err != nil {
 		return Credentials{}, err
 	}
-	return NewCredentials(key, secret)
+	return key.with(secret)
 }
 
-func loadSecret(getenv func(string) string, name string) (string, error) {
+func loadSecret(getenv func(string) string, name string) (found, error) {
 	text, file := getenv(name), getenv(name+"_FILE")
 	if text != "" && file != "" {
-		return "", fmt.Errorf("%w: both %s and %s_FILE are set", ErrKey, name, name)
+		return found{}, fmt.Errorf("%w: both %s and %s_FILE are set", ErrKey, name, name)
 	}
 	if text != "" {
-		return text, nil
+		return found{text, name}, nil
 	}
 	dir := getenv("CREDENTIALS_DIRECTORY")
 	if file == "" && dir != "" {
 		file = filepath.Join(dir, strings.ToLower(name))
 	}
 	if file == "" {
-		return "", fmt.Errorf("%w: neither %s nor %s_FILE is set", ErrKey, name, name)
+		return found{}, fmt.Errorf("%w: neither %s nor %s_FILE is set", ErrKey, name, name)
 	}
 	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("%w: %s is not there; set %s, or %s_FILE", ErrKey, file, name, name)
+		return found{}, fmt.Errorf("%w: %s is not there; set %s, or %s_FILE", ErrKey, file, name, name)
 	} else if err != nil {
-		return "", fmt.Errorf("%w: open its file: %w", ErrKey, err)
+		return found{}, fmt.Errorf("%w: open its file: %w", ErrKey, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // It was only read.
 	raw, err := io.ReadAll(io.LimitReader(f, longestFile+1))
 	if err != nil {
-		return "", fmt.Errorf("%w: read its file: %w", ErrKey, err)
+		return found{}, fmt.Errorf("%w: read its file: %w", ErrKey, err)
 	}
 	if len(raw) > longestFile {
-		return "", fmt.Errorf("%w: %s is longer than any key", ErrKey, file)
+		return found{}, fmt.Errorf("%w: %s is longer than any key", ErrKey, file)
 	}
-	return string(raw), nil
+	return found{string(raw), file}, nil
 }
 
 // Tail is the last four characters of the key, which name it among an owner's keys; "" where there is none.

@@ -50,7 +50,7 @@ func TestCredentialsForm(t *testing.T) {
 		"as documented":        {testKey, testSecret, ""},
 		"with blanks around":   {" " + testKey + "\n", "\t" + testSecret + "\r\n", ""},
 		"Ed25519":              {testKey, edPEM, ""},
-		"no key":               {"", testSecret, "its key has 0 characters"},
+		"no key":               {"", testSecret, "its key has 0 characters; 8 to 256 are possible"},
 		"no secret":            {testKey, "", "its secret has 0 characters"},
 		"a blank inside":       {testKey[:10] + " " + testKey[10:], testSecret, "at position 11"},
 		"two lines":            {testKey, testSecret + "\n" + testSecret, "at position 65"},
@@ -105,6 +105,9 @@ func TestLoadCredentials(t *testing.T) {
 		"no such file":  {map[string]string{"BINANCE_API_KEY_FILE": filepath.Join(dir, "other")}, "is not there"},
 		"other systemd": {map[string]string{"CREDENTIALS_DIRECTORY": dir}, "is not there"},
 		"a directory":   {map[string]string{"BINANCE_API_KEY_FILE": dir}, "read its file"},
+		"a short one":   {map[string]string{"BINANCE_API_KEY": testKey, "BINANCE_API_SECRET": "abc"}, "BINANCE_API_SECRET has 3 characters; 8 to 256 are possible"},
+		"a short file":  {map[string]string{"BINANCE_API_KEY_FILE": write("short", "abc"), "BINANCE_API_SECRET": testSecret}, filepath.Join(dir, "short") + " has 3 characters; 8 to 256"},
+		"twice":         {map[string]string{"BINANCE_API_KEY": testKey, "BINANCE_API_SECRET": testKey}, "(BINANCE_API_KEY, BINANCE_API_SECRET) are the same text"},
 		"a big file":    {map[string]string{"BINANCE_API_KEY_FILE": write("big", strings.Repeat("x", longestFile+1))}, "longer than any key"},
 	} {
 		got, err := LoadCredentials(func(name string) string { return c.env[name] })

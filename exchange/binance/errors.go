@@ -91,6 +91,20 @@ func oneLine(s string) string {
 	return hide(clip(s))
 }
 
+// beginning is as much of an answer as it takes to see what it is.
+func beginning(body []byte) string {
+	text := []rune(strings.TrimSpace(oneLine(string(body))))
+	if len(text) == 0 {
+		return "it is empty"
+	}
+	if len(text) > beginningKept {
+		text = append(text[:beginningKept], '…')
+	}
+	return string(text)
+}
+
+const beginningKept = 60 // characters
+
 var (
 	signature = regexp.MustCompile(`(?i)(signature|listenKey)(=|"\s*:\s*")[^&\s"]+`)
 	query     = regexp.MustCompile(`(https?|wss?)://[^\s"?]*\?[^\s"]*`)

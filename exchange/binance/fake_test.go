@@ -46,7 +46,7 @@ const (
 	bodyListenKey  = `{"listenKey":"pqia91ma19a5s61cv6a81va65sdf19v8a65a1a5s61cv6a81va65sdf19v8a65a1"}`
 	bodyNoOrder    = `{"code":-2013,"msg":"Order does not exist."}`
 	bodyMaybe      = `{"code":0,"msg":"Unknown error, please check your request or try again later."}`
-	bodyDisguised  = `{"code":-1000,"msg":"An unknown error occured while processing the request."}`
+	bodyDisguised  = `{"code":-1000,"msg":"An unknown error occured while processing the request."}` //nolint:misspell // The exchange spells it so.
 	bodyReduceOnly = `{"code":-2022,"msg":"ReduceOnly Order is rejected."}`
 )
 

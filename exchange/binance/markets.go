@@ -22,7 +22,8 @@ type rules struct {
 // rulesAge is how long it is believed.
 const rulesAge = 10 * time.Minute
 
-// Markets implements exchange.Exchange.
+// Markets implements exchange.Exchange. A symbol whose rules are not understood is left out like one that is not traded: it must
+// not keep the others from being closed.
 func (b *Binance) Markets(ctx context.Context, symbols []string) (map[string]exchange.Market, error) {
 	listed, err := b.listed(ctx)
 	if err != nil {
@@ -36,7 +37,8 @@ func (b *Binance) Markets(ctx context.Context, symbols []string) (map[string]exc
 		}
 		m, err := market(s)
 		if err != nil {
-			return nil, fmt.Errorf("read the rules of %s: %w", name, err)
+			b.log.Error().Err(err).Str("symbol", name).Msg("the symbol's rules are not understood: it is not traded")
+			continue
 		}
 		all[name] = m
 	}

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"permitchain/exchange"
 	"permitchain/ledger"
 )
@@ -28,8 +30,10 @@ func TestMarkets(t *testing.T) {
 	if n, _ := f.times("GET /fapi/v1/exchangeInfo"); n != 1 {
 		t.Errorf("exchangeInfo was read %d times", n)
 	}
-	if _, err := b.Markets(context.Background(), []string{"ODDUSDT"}); err == nil || !strings.Contains(err.Error(), "ODDUSDT") {
-		t.Errorf("filters that are no texts: %v", err)
+	var log strings.Builder
+	b = f.open(func(o *Options) { o.Log = zerolog.New(&log) })
+	if all, err := b.Markets(context.Background(), []string{"ODDUSDT", "BTCUSDT"}); err != nil || len(all) != 1 || all["BTCUSDT"].Symbol == "" || !strings.Contains(log.String(), "ODDUSDT") {
+		t.Errorf("filters that are no texts: %v, %v; told %s", all, err, &log)
 	}
 }
 
@@ -48,7 +52,7 @@ func TestMarketTakesTheNarrowerFilter(t *testing.T) {
 		f.says("GET /fapi/v1/exchangeInfo", 200, strings.Replace(bodyInfo, c.old, c.new, 1))
 		all, err := b.Markets(context.Background(), []string{"BTCUSDT"})
 		got := ""
-		if l := all["BTCUSDT"].Lot; err == nil {
+		if l := all["BTCUSDT"].Lot; len(all) > 0 {
 			got = fmt.Sprintf("{%s %s %s}", l.Step, l.Min, l.Max)
 		}
 		if got != c.want {
@@ -125,6 +129,12 @@ func TestPlaceFindAndCancelAStop(t *testing.T) {
 		t.Errorf("another trigger than sent: %+v", a)
 	}
 
+	o.Trigger = price("750")
+	f.says(postAlgo, 200, stopBody(stopID, "REJECTED", "", now))
+	if a := b.Place(context.Background(), o); a.Outcome != exchange.Unknown {
+		t.Errorf("refused with a success: %+v", a)
+	}
+
 	f.says("GET /fapi/v1/algoOrder", 200, stopBody(stopID, "NEW", "", now))
 	s, err := b.Find(context.Background(), btc, stopID)
 	if err != nil || s.ClientOrderID != stopID || s.OrderID != 2146760 || s.Status != "NEW" || s.Trigger.String() != "750" || s.Qty.String() != "0.001" || !s.CreatedAt.Equal(now) {
@@ -133,6 +143,12 @@ func TestPlaceFindAndCancelAStop(t *testing.T) {
 	f.says("GET /fapi/v1/algoOrder", 200, stopBody(stopID, "TRIGGERING", "", now))
 	if _, err := b.Find(context.Background(), btc, stopID); !errors.Is(err, errTriggering) || errors.Is(err, exchange.ErrNotFound) {
 		t.Errorf("triggering: %v", err)
+	}
+	for status, want := range map[string]string{"TRIGGERED": "TRIGGERED", "FINISHED": "EXPIRED"} { // For ever, and no order of it is ever named.
+		f.says("GET /fapi/v1/algoOrder", 200, stopBody(stopID, status, "", now.Add(-time.Hour)))
+		if s, err := b.Find(context.Background(), btc, stopID); err != nil || s.Status != want || !s.Executed.IsZero() {
+			t.Errorf("stuck: %+v, %v", s, err)
+		}
 	}
 	f.says("GET /fapi/v1/algoOrder", 200, stopBody(stopID, "FINISHED", "4087922045", now))
 	f.says("GET /fapi/v1/order", 400, bodyNoOrder)

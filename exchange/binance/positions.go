@@ -50,15 +50,15 @@ func (b *Binance) Snapshot(ctx context.Context) (ledger.Snapshot, error) {
 // between two requests; it can be changed only while there are no positions, so a row without one proves nothing.
 func holding(f *fields, hedge bool) ledger.Holding {
 	h := ledger.Holding{Key: keyRow(f), Amount: f.qty("positionAmt"), Entry: f.price("entryPrice")}
-	if h.Key.Side == ledger.Short {
+	if h.Side == ledger.Short {
 		h.Amount = h.Amount.Abs().Neg()
 	}
 	switch {
 	case h.Amount.IsZero():
 		return h
-	case (h.Key.Side == ledger.Both) == hedge:
+	case (h.Side == ledger.Both) == hedge:
 		f.fail("%s cannot be held with dualSidePosition %t", h.Key, hedge)
-	case h.Key.Side == ledger.Long && h.Amount.Sign() < 0:
+	case h.Side == ledger.Long && h.Amount.Sign() < 0:
 		f.fail("%s is %s", h.Key, h.Amount)
 	case h.Entry.Sign() <= 0:
 		f.fail("%s was entered at %s", h.Key, h.Entry)

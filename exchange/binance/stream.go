@@ -172,11 +172,12 @@ func (o *owner) shown(raw []byte) string {
 func (o *owner) take(m message) {
 	switch {
 	case m.mark != nil:
+		// Our idea of the exchange's clock may be a little behind it, and what is of the future nobody may judge by. It counts
+		// as of now also beside the next: one that is dated wrong must not silence those after it.
+		if now := o.now(); m.mark.At.After(now) {
+			m.mark.At = now
+		}
 		if o.fresh(newer(o.marks, m.mark.Symbol, m.mark.At)) {
-			// Our idea of the exchange's clock may be a little behind it, and what is of the future nobody may judge by.
-			if now := o.now(); m.mark.At.After(now) {
-				m.mark.At = now
-			}
 			o.emit(exchange.StreamEvent{Mark: m.mark})
 		}
 	case m.bar != nil:

@@ -285,4 +285,9 @@ func TestAMarkIsNeverOfTheFuture(t *testing.T) {
 	if at.IsZero() || at.After(time.Now()) {
 		t.Errorf("a mark of %s is told as of %s", ahead, at)
 	}
+	at = time.Time{}
+	<-time.After(5 * time.Millisecond)
+	if said(strings.Replace(mark1, "1562305380000", fmt.Sprint(time.Now().UnixMilli()), 1)); at.IsZero() {
+		t.Error("one mark of the future silences those after it")
+	}
 }

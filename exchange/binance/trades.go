@@ -245,7 +245,7 @@ func (b *Binance) becameOf(ctx context.Context, symbol string, orders []orderKin
 			return err
 		}
 		for _, s := range stops {
-			if s.gone() && ledger.OfOurForm(s.ClientOrderID) {
+			if b.unnamed(s) && ledger.OfOurForm(s.ClientOrderID) {
 				return fmt.Errorf("whose order a trade was: %w", errTriggering)
 			}
 			if s.orderID != 0 {

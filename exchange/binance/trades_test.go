@@ -78,6 +78,7 @@ func TestTradesSayWhoseTheyAre(t *testing.T) {
 		"a stop under its id":     {now, []int64{1}, map[int64]string{1: orderRowBody(1, stopID, "STOP_MARKET", now)}, "", "[" + stopID + "]"},
 		"somebody's stop":         {now, []int64{1}, map[int64]string{1: orderRowBody(1, foreign, "STOP_MARKET", now)}, "[]", "[web_x]"},
 		"a stop still triggering": {now, []int64{1}, map[int64]string{1: orderRowBody(1, foreign, "STOP_MARKET", now)}, "[" + stopBody(stopID, "TRIGGERING", "", now) + "]", ""},
+		"a stop stuck for long":   {now, []int64{1}, map[int64]string{1: orderRowBody(1, foreign, "LIMIT", now)}, "[" + stopBody(stopID, "TRIGGERED", "", old) + "]", "[web_x]"},
 		"not found yet":           {now, []int64{1}, nil, "[]", ""},
 		"forgotten":               {old, []int64{1}, nil, "[]", "[]"},
 		"many, listed": {old, []int64{1, 2, 3, 4, 4}, map[int64]string{

@@ -24,6 +24,7 @@ type call struct {
 	sendBefore time.Time // an order's; one that is signed later is not sent
 	now        func() time.Time
 
+	begun    time.Time   // local clock: it was handed on, after all waiting of our own
 	sent     bool        // it has been handed to the network's side, once
 	reached  atomic.Bool // a connection was had: from here on it may have been written
 	refused  error       // by ourselves, before anything was written
@@ -81,6 +82,7 @@ func (r recorder) RoundTrip(q *http.Request) (*http.Response, error) {
 	if q.Method != http.MethodGet { // A query the transport may ask again where an idle connection turns out to be closed.
 		q.GetBody = nil // Without it the transport has nothing to send a second time.
 	}
+	c.begun = time.Now()
 	resp, err := r.next.RoundTrip(q)
 	if err != nil {
 		return nil, err
@@ -151,6 +153,9 @@ func (c *call) outcome(err error) *Error {
 		e.read(c.body)
 	case !c.shaped():
 		e.read(c.body)
+		if e.Code == 0 || e.Message == "" {
+			e.Message = beginning(c.body)
+		}
 		e.Message = "the answer is not what was asked for: " + e.Message
 	default:
 		return nil

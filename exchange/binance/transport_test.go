@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -222,8 +223,11 @@ func TestOrderIsNotSent(t *testing.T) {
 		}, says: "clock is in doubt"},
 		"nobody listening": {change: func(_ context.CancelFunc, b *Binance, _ *exchange.Order) { b.opt.RESTURL = "http://127.0.0.1:1" }, says: "connection refused"},
 		"banned": {change: func(_ context.CancelFunc, b *Binance, _ *exchange.Order) {
-			b.budget.ban(b.Now(), nil, "")
+			b.budget.ban(b.Now(), nil, "banned until "+strconv.FormatInt(b.Now().Add(time.Minute).UnixMilli(), 10))
 		}, says: "banned until"},
+		"pausing": {change: func(_ context.CancelFunc, b *Binance, _ *exchange.Order) {
+			b.budget.ban(b.Now(), nil, "")
+		}, says: "we pause until"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)
@@ -241,7 +245,7 @@ func TestOrderIsNotSent(t *testing.T) {
 					c.change(stop, b, &o)
 				}
 				a := b.Place(ctx, o)
-				if a.Outcome != exchange.NotPlaced || !strings.Contains(a.Message, c.says) || a.RateLimited != (name == "banned") {
+				if a.Outcome != exchange.NotPlaced || !strings.Contains(a.Message, c.says) || a.RateLimited != (name == "banned" || name == "pausing") {
 					t.Errorf("trigger %s: %+v", trigger, a)
 				}
 				sane(t, a.Message)

@@ -43,6 +43,9 @@ func page(status int, html string) answer {
 
 // disguise is what becomes of an answer on its way. How wide the disguise is does not tell whether the request was executed.
 func disguise(c *call, f Fault, a answer) answer {
+	if a.how == Closed {
+		return a // It is lost already.
+	}
 	header := a.header
 	switch f.Kind {
 	case Closed, Hang, Cut, SlowBody, SlowAnswer:

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -26,10 +27,17 @@ func (a handAct) key() ledger.Key {
 	return ledger.Key{Symbol: a.Symbol, Side: a.Side}
 }
 
+func (a handAct) check() error {
+	if a.Side != ledger.AnySide && !a.Side.Valid() {
+		return fmt.Errorf("side %q is not one of BOTH, LONG, SHORT", a.Side)
+	}
+	return nil
+}
+
 // control serves the calls below /sandbox/, which no exchange has. They need no key: the sandbox is for loopback alone.
 func (s *Sandbox) control(mux *http.ServeMux) {
 	mux.HandleFunc("GET /sandbox/faults", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, map[string]any{"kinds": Catalogue(), "armed": s.Armed(), "profile": s.Profile(), "struck": s.Struck()}, nil)
+		reply(w, map[string]any{"kinds": Catalogue(), "armed": list(s.Armed()), "profile": s.Profile(), "struck": s.Struck()}, nil)
 	})
 	mux.HandleFunc("DELETE /sandbox/faults", func(w http.ResponseWriter, r *http.Request) {
 		s.Disarm()
@@ -41,7 +49,7 @@ func (s *Sandbox) control(mux *http.ServeMux) {
 		if err == nil {
 			err = s.Arm(f)
 		}
-		reply(w, map[string]any{"armed": s.Armed()}, err)
+		reply(w, map[string]any{"armed": list(s.Armed())}, err)
 	})
 	mux.HandleFunc("POST /sandbox/profile", func(w http.ResponseWriter, r *http.Request) {
 		var wanted struct {
@@ -58,7 +66,7 @@ func (s *Sandbox) control(mux *http.ServeMux) {
 		reply(w, map[string]any{"profile": s.Profile()}, err)
 	})
 	mux.HandleFunc("GET /sandbox/log", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, map[string]any{"orders": s.Log(), "executed": s.Executed(), "verdict": s.Verdict(nil)}, nil)
+		reply(w, map[string]any{"orders": list(s.Log()), "executed": s.Executed(), "verdict": list(s.Verdict(nil))}, nil)
 	})
 	mux.HandleFunc("GET /sandbox/state", func(w http.ResponseWriter, r *http.Request) { reply(w, s.State(), nil) })
 	acts := map[string]func(v *venue.Venue, now time.Time, a handAct) (venue.Change, error){
@@ -72,6 +80,9 @@ func (s *Sandbox) control(mux *http.ServeMux) {
 		mux.HandleFunc("POST /sandbox/"+name, func(w http.ResponseWriter, r *http.Request) {
 			var a handAct
 			err := decode(r, &a)
+			if err == nil {
+				err = a.check()
+			}
 			if err == nil {
 				err = s.Do(func(v *venue.Venue, now time.Time) (venue.Change, error) { return act(v, now, a) })
 			}
@@ -95,11 +106,25 @@ func decode(r *http.Request, into any) error {
 	return nil
 }
 
-// strict reads one JSON value, all of whose fields are known.
+// strict reads one JSON value, all of whose fields are known, and nothing after it.
 func strict(r io.Reader, into any) error {
 	d := json.NewDecoder(r)
 	d.DisallowUnknownFields()
-	return d.Decode(into)
+	if err := d.Decode(into); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("something follows the first value")
+	}
+	return nil
+}
+
+// list is what JSON shows as a list, also when it is empty.
+func list[T any](all []T) []T {
+	if all == nil {
+		return []T{}
+	}
+	return all
 }
 
 func reply(w http.ResponseWriter, body any, err error) {

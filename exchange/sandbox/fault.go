@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"permitchain/ledger"
@@ -130,10 +131,37 @@ func (f *faults) expire(now time.Time) {
 	})
 }
 
+// check tells what is wrong with a fault: one that could never happen would be waited for in vain.
+func (s *Sandbox) check(f Fault) error {
+	all := Catalogue()
+	n := slices.IndexFunc(all, func(d Described) bool { return d.Kind == f.Kind })
+	if n < 0 {
+		return fmt.Errorf("fault %q is not one of %v", f.Kind, Kinds())
+	}
+	calls := []string{callPrivate, callMarket}
+	if where := all[n].Where; where != OnSocket {
+		routes := s.routes()
+		maps.DeleteFunc(routes, func(_ string, r route) bool { return where == OnOrder && !r.order })
+		calls = slices.Sorted(maps.Keys(routes))
+	}
+	_, listed := s.markets[f.Symbol]
+	switch {
+	case f.Call != "" && !slices.Contains(calls, f.Call):
+		return fmt.Errorf("fault %s cannot befall the call %q; those that it can: %s", f.Kind, f.Call, strings.Join(calls, ", "))
+	case f.Symbol != "" && !listed:
+		return fmt.Errorf("fault %s: the symbol %q is not listed here", f.Kind, f.Symbol)
+	case f.Skip < 0:
+		return fmt.Errorf("fault %s: skip %d is negative", f.Kind, f.Skip)
+	case f.Qty.Sign() < 0 && f.Kind != HandTrade:
+		return fmt.Errorf("fault %s: qty %s is negative", f.Kind, f.Qty)
+	}
+	return nil
+}
+
 // Arm has a fault happen from now on.
 func (s *Sandbox) Arm(f Fault) error {
-	if !slices.Contains(Kinds(), f.Kind) {
-		return fmt.Errorf("fault %q is not one of %v", f.Kind, Kinds())
+	if err := s.check(f); err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -34,13 +34,10 @@ func newVerifier(secret string) (verifier, error) {
 	if block == nil {
 		return nil, errors.New("it is not PEM")
 	}
-	key, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		return nil, err
-	}
+	key, _ := x509.ParsePKIXPublicKey(block.Bytes) // What its error says of a private key is not for reading.
 	public, ok := key.(ed25519.PublicKey)
 	if !ok {
-		return nil, errors.New("it is not an Ed25519 public key")
+		return nil, errors.New("it is PEM, and not an Ed25519 public key (openssl pkey -pubout makes it of the private one)")
 	}
 	return func(payload, signature string) bool {
 		given, err := base64.StdEncoding.DecodeString(signature)

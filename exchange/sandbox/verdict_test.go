@@ -45,10 +45,23 @@ func TestControl(t *testing.T) {
 	if got := post("faults", `{"kind":"late","call":"POST /fapi/v1/order","for":"1s","lasts":"2s"}`); got.status != 200 || b.Armed()[0].For != time.Second || b.Armed()[0].Lasts != 2*time.Second {
 		t.Errorf("%s", got.text)
 	}
-	for _, bad := range []string{`{"kind":"late","for":"soon"}`, `{"kind":"never"}`, `{"what":1}`, ``} {
-		if got := post("faults", bad); got.status != 400 {
+	for _, bad := range []string{
+		`{"kind":"late","for":"soon"}`, `{"kind":"never"}`, `{"what":1}`, ``, `{"kind":"late"} {"kind":"hang"}`,
+		// What could never happen would be waited for in vain.
+		`{"kind":"hang","call":"POST /fapi/v1/ordr"}`, `{"kind":"hang","call":"ws private"}`, `{"kind":"ws_drop","call":"POST /fapi/v1/order"}`,
+		`{"kind":"late","call":"GET /fapi/v1/order"}`, `{"kind":"hang","symbol":"NOPE"}`, `{"kind":"hang","skip":-1}`, `{"kind":"partial","qty":"-1"}`,
+	} {
+		if got := post("faults", bad); got.status != 400 || len(b.Armed()) != 1 {
 			t.Errorf("%s: %d %s", bad, got.status, got.text)
 		}
+	}
+	for _, bad := range []string{`{"symbol":"BTCUSDT","side":"WEST","qty":"1"}`, `{"symbol":"BTCUSDT","side":"LONG","qty":"1"}`} {
+		if got := post("trade", bad); got.status != 400 || b.held(btc) != "0.046" {
+			t.Errorf("%s: %d %s", bad, got.status, got.text)
+		}
+	}
+	if got := b.raw("GET", "/sandbox/log", "", ""); !strings.Contains(got.text, `"orders":[]`) || !strings.Contains(got.text, `"verdict":[]`) {
+		t.Errorf("nothing happened yet: %s", got.text)
 	}
 	if got := b.raw("DELETE", "/sandbox/faults", "", ""); got.status != 200 || len(b.Armed()) != 0 {
 		t.Error(got.text)

@@ -1,10 +1,8 @@
 package store
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"path/filepath"
 	"testing"
 	"time"
@@ -16,81 +14,6 @@ import (
 )
 
 func stopOn(soft <-chan struct{}) pipeline.Stop { return pipeline.Stop{Soft: soft} }
-
-const sector = 512
-
-// A power cut leaves any subset of a commit's data sectors with the old meta page, or
-// all of them with a torn new one: the file is then what it was before the
-// commit, or after it, and whole.
-func TestPowerLossImages(t *testing.T) {
-	dir := t.TempDir()
-	path, image := filepath.Join(dir, "ledger.db"), filepath.Join(dir, "image.db")
-	s, err := Open(path, testOptions)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := run(t, s)
-	r.must(t, opened())
-	random := rand.New(rand.NewPCG(5, 6))
-	images, older := 0, 0
-	for i := range 12 {
-		for _, events := range close25(i + 1) {
-			before, from := read(t, path), r.durable.Load()
-			r.must(t, events...)
-			after, to := read(t, path), r.durable.Load()
-			for _, cut := range crashImages(random, before, after) {
-				replace(t, image, cut)
-				report, err := Verify(image)
-				if err != nil || report.Records != from && report.Records != to {
-					t.Fatalf("commit of records %d to %d: %+v, %v", from+1, to, report, err)
-				}
-				images++
-				if report.Records == from {
-					older++
-				}
-			}
-		}
-	}
-	t.Logf("%d images, %d of them the state before the commit", images, older)
-	if older == 0 || older == images {
-		t.Error("the images do not reach both sides of a commit")
-	}
-}
-
-// crashImages are some of the files that a power cut during a commit may leave.
-func crashImages(random *rand.Rand, before, after []byte) (images [][]byte) {
-	if len(before) < len(after) { // The file is grown, and that is synced, before anything is written.
-		before = append(bytes.Clone(before), make([]byte, len(after)-len(before))...)
-	}
-	var data []int
-	meta := -1
-	for at := 0; at < len(after); at += sector {
-		if bytes.Equal(before[at:at+sector], after[at:at+sector]) {
-			continue
-		}
-		if at < 2*pageBytes {
-			meta = at
-			continue
-		}
-		data = append(data, at)
-	}
-	for range 4 {
-		cut := bytes.Clone(before)
-		for _, at := range data {
-			if random.IntN(2) == 0 {
-				copy(cut[at:at+sector], after[at:])
-			}
-		}
-		images = append(images, cut)
-	}
-	for range 4 {
-		cut := bytes.Clone(after)
-		torn := meta + random.IntN(sector+1)
-		copy(cut[torn:meta+sector], before[torn:])
-		images = append(images, cut)
-	}
-	return images
-}
 
 // A commit that fails halts the store: whoever waits is told, nothing more is decided or
 // delivered, and what was durable before is on the disk.

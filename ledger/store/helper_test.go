@@ -64,13 +64,17 @@ func fsck(t testing.TB, path string) Report {
 
 func (r *running) must(t testing.TB, events ...ledger.Event) {
 	t.Helper()
-	c, err := r.Decide(t.Context(), func(*ledger.State, time.Time) []ledger.Event { return events })
-	if err == nil {
-		err = c.Wait(t.Context())
-	}
-	if err != nil {
+	if err := r.append(events...); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func (r *running) append(events ...ledger.Event) error {
+	c, err := r.Decide(context.Background(), func(*ledger.State, time.Time) []ledger.Event { return events })
+	if err != nil {
+		return err
+	}
+	return c.Wait(context.Background())
 }
 
 // opened is the first event of a test's ledger.
@@ -80,24 +84,35 @@ func opened() ledger.Event {
 
 // close25 are the decisions of the n-th closed plan of a ledger, counted from 1, in the transactions a chain would use.
 func close25(n int) [][]ledger.Event {
-	p := ledger.Proposal{Symbol: btc.Symbol, Side: btc.Side, Action: ledger.FullClose, KillScore: 0.5,
-		ComputedAt: began.Add(time.Duration(n) * time.Millisecond), Source: ledger.FromBrain, KComponents: map[string]float64{"z": 0.25, "a": 1}}
+	p := ledger.Proposal{
+		Symbol: btc.Symbol, Side: btc.Side, Action: ledger.FullClose, KillScore: 0.5,
+		ComputedAt: began.Add(time.Duration(n) * time.Millisecond), Source: ledger.FromBrain, KComponents: map[string]float64{"z": 0.25, "a": 1},
+	}
 	id, far := p.ID(), time.Now().Add(1000*time.Hour)
 	order := ledger.ClientOrderID(id, 1, 1)
 	return [][]ledger.Event{
 		{&ledger.PlanDecided{ID: id, Proposal: p, Decision: ledger.Execute, Steps: p.Steps()}},
-		{&ledger.GovernorDecided{ID: id, Verdicts: []ledger.Verdict{{Ruling: ledger.Allow, Reason: ledger.WithinLimits, Expires: far,
-			Budget: ledger.Normal, Notional: ledger.MustUSD("5"), Context: ledger.Facts{{Name: "used", Value: "1"}}}}}},
-		{&ledger.PositionDecided{ID: id, Verdicts: []ledger.Verdict{{Ruling: ledger.Allow, Reason: ledger.PositionAgrees, Expires: far,
-			SafeCloseQty: ledger.MustQty("0.001"), Exchange: ledger.MustQty("1000"), Version: uint64(n)}}}},
+		{&ledger.GovernorDecided{ID: id, Verdicts: []ledger.Verdict{{
+			Ruling: ledger.Allow, Reason: ledger.WithinLimits, Expires: far,
+			Budget: ledger.Normal, Notional: ledger.MustUSD("5"), Context: ledger.Facts{{Name: "used", Value: "1"}},
+		}}}},
+		{&ledger.PositionDecided{ID: id, Verdicts: []ledger.Verdict{{
+			Ruling: ledger.Allow, Reason: ledger.PositionAgrees, Expires: far,
+			SafeCloseQty: ledger.MustQty("0.001"), Exchange: ledger.MustQty("1000"), Version: uint64(n),
+		}}}},
 		{&ledger.StepGranted{ID: id, Qty: ledger.MustQty("0.001"), Expires: far}, &ledger.IntentOpened{Intent: ledger.Intent{
 			ClientOrderID: order, Plan: id, Attempt: 1, Key: btc, Kind: ledger.CloseStep, Direction: ledger.Sell,
-			Qty: ledger.MustQty("0.001"), Exchange: ledger.MustQty("1000"), SendBefore: far, Fence: far.Add(time.Second)}}},
-		{&ledger.IntentAnswered{ClientOrderID: order, State: ledger.Placed, OrderID: int64(n), Status: "FILLED", Executed: ledger.MustQty("0.001")},
-			&ledger.FillBooked{Trade: ledger.Trade{Key: btc, ID: int64(n), OrderID: int64(n), ClientOrderID: order, Direction: ledger.Sell,
-				Qty: ledger.MustQty("0.001"), Price: ledger.MustPrice("50000.1"), At: began}},
+			Qty: ledger.MustQty("0.001"), Exchange: ledger.MustQty("1000"), SendBefore: far, Fence: far.Add(time.Second),
+		}}},
+		{
+			&ledger.IntentAnswered{ClientOrderID: order, State: ledger.Placed, OrderID: int64(n), Status: "FILLED", Executed: ledger.MustQty("0.001")},
+			&ledger.FillBooked{Trade: ledger.Trade{
+				Key: btc, ID: int64(n), OrderID: int64(n), ClientOrderID: order, Direction: ledger.Sell,
+				Qty: ledger.MustQty("0.001"), Price: ledger.MustPrice("50000.1"), At: began,
+			}},
 			&ledger.LedgerReconciled{Key: btc, Cursor: int64(n)},
-			&ledger.StepEnded{ID: id, Outcome: ledger.Executed}, &ledger.PlanEnded{ID: id, Outcome: ledger.Executed}},
+			&ledger.StepEnded{ID: id, Outcome: ledger.Executed}, &ledger.PlanEnded{ID: id, Outcome: ledger.Executed},
+		},
 	}
 }
 

@@ -128,10 +128,10 @@ type identity struct {
 }
 
 // mustBe refuses another's ledger. Who names no host or no account only reads, or stops what runs on this file,
-// which must be possible without the key.
+// which must be possible without the key; who names no mode reads whatever it is.
 func (i identity) mustBe(path string, o Options) error {
 	switch {
-	case i.Mode != o.Mode:
+	case o.Mode != "" && i.Mode != o.Mode:
 		return fmt.Errorf("open ledger %s: %w: its mode is %s, not %s", path, ErrForeign, i.Mode, o.Mode)
 	case o.Host != "" && i.Host != o.Host:
 		return fmt.Errorf("open ledger %s: %w: its exchange is %q, not %q", path, ErrForeign, i.Host, o.Host)

@@ -33,6 +33,7 @@ var (
 	ErrHalted    = errors.New("the ledger has halted")
 	ErrClosed    = errors.New("the ledger is closed")
 	ErrDamaged   = errors.New("the ledger is damaged")
+	ErrUnwritten = errors.New("the ledger cannot be written")
 	ErrForeign   = errors.New("the ledger belongs to something else")
 	ErrNotFound  = errors.New("not on record")
 	ErrAmbiguous = errors.New("more than one is on record")
@@ -197,7 +198,7 @@ func (s *Store) begin(found meta) error {
 	s.durable.Store(s.head.Seq)
 	err = s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(metaBucket).Delete(cleanKey) })
 	if err != nil {
-		return fmt.Errorf("mark ledger %s as in use: %w", s.path, err)
+		return fmt.Errorf("mark ledger %s as in use: %w: %w", s.path, ErrUnwritten, err)
 	}
 	return nil
 }
@@ -210,6 +211,9 @@ func Create(path string, o Options) error {
 		return fmt.Errorf("create ledger: %w", err)
 	}
 	db, err := createBolt(path, fresh)
+	if err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, ErrLocked) {
+		err = fmt.Errorf("create ledger %s: %w: %w", path, ErrUnwritten, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -221,7 +225,7 @@ func Create(path string, o Options) error {
 		err = syncDir(dir)
 	}
 	if err = errors.Join(err, db.Close()); err != nil {
-		return fmt.Errorf("create ledger %s: %w", path, err)
+		return fmt.Errorf("create ledger %s: %w: %w", path, ErrUnwritten, err)
 	}
 	return nil
 }

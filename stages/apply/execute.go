@@ -26,7 +26,10 @@ type Cancel struct {
 type step = pipeline.Step[ledger.Event, Effect]
 
 // draft is a step being written.
-type draft struct{ step }
+type draft struct {
+	step
+	seen ledger.Sight // recorded with it, so that it can be decided again
+}
 
 // Sight is what the exchange shows when a decision about an order is taken.
 type Sight struct {
@@ -37,11 +40,30 @@ type Sight struct {
 	Tick     ledger.Price
 }
 
+// of is what a decision about k sees of it.
+func (see Sight) of(k ledger.Key) ledger.Sight {
+	seen := ledger.Sight{At: see.At, Mark: see.Mark, Lot: see.Lot, Tick: see.Tick}
+	if see.Snapshot != nil {
+		held := see.Snapshot.Of(k)
+		seen.SnapshotAt, seen.Exchange, seen.Liquidation = see.Snapshot.SentAt, held.Amount, held.Liquidation
+	}
+	return seen
+}
+
+// Recorded is what was seen of k when a decision on record was taken.
+func Recorded(seen ledger.Sight, k ledger.Key) Sight {
+	see := Sight{At: seen.At, Mark: seen.Mark, Lot: seen.Lot, Tick: seen.Tick}
+	if !seen.SnapshotAt.IsZero() {
+		see.Snapshot = &ledger.Snapshot{SentAt: seen.SnapshotAt, Holdings: []ledger.Holding{{Key: k, Amount: seen.Exchange, Liquidation: seen.Liquidation}}}
+	}
+	return see
+}
+
 // Join decides what becomes of a plan once its permits are in, or the time for them is over:
 // every step that can't go on ends, the first that can is granted and its order promised.
 // Both verdicts are looked at before either is consumed.
 func Join(r Rules, s *ledger.State, p *ledger.Plan, see Sight, now time.Time) step {
-	var st draft
+	st := draft{seen: see.of(p.Key())}
 	for i := max(0, p.Current()); i < len(p.Steps); i++ {
 		sp := &p.Steps[i]
 		outcome, stage, reason := refuse(r, s, p, sp, see, now)
@@ -71,6 +93,8 @@ func refuse(r Rules, s *ledger.State, p *ledger.Plan, sp *ledger.Step, see Sight
 		return ledger.Denied, ledger.StagePosition, ledger.PositionTimeout
 	case !now.Before(g.Expires) || !now.Before(x.Expires):
 		return ledger.Denied, ledger.StageExecution, ledger.PermitExpired
+	case see.Snapshot == nil || !ledger.Fresh(see.Snapshot.SentAt, see.At, r.StaleAfter): // The process may have stood still since the permits.
+		return ledger.Denied, ledger.StageExecution, ledger.StaleExchangeState
 	case r.Mode == ledger.DryRun:
 		return ledger.WouldExecute, ledger.StageExecution, ledger.ModeDryRun
 	case s.Control.RunState == ledger.Disarmed && !p.IsFlatten():
@@ -169,7 +193,7 @@ func (st *draft) promise(r Rules, s *ledger.State, p *ledger.Plan, i int, held, 
 	} else {
 		intent.Qty = exchange.Cut(see.Lot, qty)
 	}
-	st.Events = append(st.Events, &ledger.IntentOpened{Intent: intent})
+	st.Events = append(st.Events, &ledger.IntentOpened{Intent: intent, Seen: st.seen})
 	st.Effects = append(st.Effects, Effect{Send: OrderOf(&intent)})
 }
 
@@ -179,7 +203,7 @@ func OrderOf(i *ledger.Intent) *exchange.Order {
 }
 
 func (st *draft) endStep(p *ledger.Plan, i int, outcome ledger.Outcome, stage ledger.Stage, reason ledger.Reason) {
-	st.Events = append(st.Events, &ledger.StepEnded{ID: p.ID, Step: i, Outcome: outcome, Stage: stage, Reason: reason})
+	st.Events = append(st.Events, &ledger.StepEnded{ID: p.ID, Step: i, Outcome: outcome, Stage: stage, Reason: reason, Seen: st.seen})
 }
 
 // endPlan ends a plan all of whose steps have ended, those in st included.
@@ -220,7 +244,10 @@ func Answered(s *ledger.State, id string, a exchange.Answer) (st step) {
 	if a.Status == "FILLED" && a.Executed.IsZero() {
 		e.Executed = i.Qty // It says so itself; its trades will tell the rest.
 	}
-	if i.Qty.Less(e.Executed) {
+	switch more := i.Qty.Less(e.Executed); {
+	case more && i.State == ledger.Placed:
+		return st // It was placed, whatever this is: a lookup that says the same is a contradiction.
+	case more:
 		a.Outcome, e.Executed, e.Message = exchange.Unknown, ledger.Qty{}, fmt.Sprintf("the answer says that %s of %s executed", e.Executed, i.Qty)
 	}
 	switch {
@@ -240,7 +267,7 @@ func Answered(s *ledger.State, id string, a exchange.Answer) (st step) {
 // Advance goes on with a plan whose order has been answered, booked or refused: the step ends,
 // or its next order is promised, or it has to wait; until tells how long, where that is known.
 func Advance(r Rules, s *ledger.State, p *ledger.Plan, see Sight, now time.Time) (_ step, until time.Time) {
-	var st draft
+	st := draft{seen: see.of(p.Key())}
 	n := p.Current()
 	if n < 0 || p.Steps[n].Grant == nil {
 		return st.step, until

@@ -80,6 +80,8 @@ func (a *Stage) hear(hard context.Context, e exchange.StreamEvent) error {
 	}
 	var plan ledger.PlanID
 	more := false // a lookup will tell more
+	var stop ledger.Intent
+	var left ledger.Qty // by a stop that is gone
 	err := a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
 		i, events := Heard(s, e)
 		if i == nil {
@@ -87,6 +89,9 @@ func (a *Stage) hear(hard context.Context, e exchange.StreamEvent) error {
 		}
 		st.Events = events
 		more = e.Order != nil && i.Booked.Less(e.Order.Executed)
+		if len(events) == 1 && events[0].Kind() == ledger.KindStopGone {
+			stop, left = *i, Abandoned(s, i, e.Order)
+		}
 		if slices.ContainsFunc(events, func(e ledger.Event) bool { return e.Kind() != ledger.KindHoldPut }) {
 			plan = i.Plan
 		}
@@ -95,8 +100,9 @@ func (a *Stage) hear(hard context.Context, e exchange.StreamEvent) error {
 	if err != nil {
 		return err
 	}
+	a.abandon(stop.Key, stop.ClientOrderID, left)
 	if more { // Its trades come next; whatever does not come is asked for a little later.
-		soon := time.Now().Add(lookEvery)
+		soon := a.now().Add(lookEvery)
 		a.lookAt, a.standAt = earlier(a.lookAt, soon), earlier(a.standAt, soon)
 	}
 	if plan == "" {

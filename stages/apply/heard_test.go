@@ -127,3 +127,24 @@ func TestWhateverIsSaidInWhateverOrder(t *testing.T) {
 		}
 	})
 }
+
+// TestAnAnswerThatSaysTooMuch: the stream has told of the order before; what cannot be changes nothing, and ends no process.
+func TestAnAnswerThatSaysTooMuch(t *testing.T) {
+	s, p := planned(t, verdict(ledger.Allow, ledger.WithinLimits), verdict(ledger.Allow, ledger.PositionAgrees))
+	do := func(events []ledger.Event) {
+		t.Helper()
+		for _, e := range events {
+			if err := s.Apply(ledger.Record{Seq: s.Control.Seq + 1, At: now, Event: e}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	do(apply.Join(rules, s, p, sight, now).Events)
+	i := s.Intents[p.Orders()[0]]
+	_, events := apply.Heard(s, exchange.StreamEvent{Order: &exchange.OrderState{ClientOrderID: i.ClientOrderID, OrderID: 7, Key: i.Key, Direction: i.Direction, Qty: i.Qty, Status: "NEW"}})
+	do(events)
+	do(apply.Answered(s, i.ClientOrderID, exchange.Answer{Outcome: exchange.Placed, OrderID: 7, Status: "FILLED", Executed: i.Qty.Add(i.Qty)}).Events)
+	if i.State != ledger.Placed || !i.Executed.IsZero() {
+		t.Errorf("the order is %s and executed %s", i.State, i.Executed)
+	}
+}

@@ -46,7 +46,7 @@ func verdict(r ledger.Ruling, reason ledger.Reason) *ledger.Verdict {
 
 var (
 	rules = apply.Rules{Config: apply.Config{Attempts: 3}, RecvWindow: 3 * time.Second, StaleAfter: 10 * time.Second}
-	sight = apply.Sight{At: now, Lot: ledger.Lot{Step: ledger.MustQty("0.001"), Min: ledger.MustQty("0.001"), Max: ledger.MustQty("120")}}
+	sight = apply.Sight{At: now, Snapshot: &ledger.Snapshot{SentAt: now}, Lot: ledger.Lot{Step: ledger.MustQty("0.001"), Min: ledger.MustQty("0.001"), Max: ledger.MustQty("120")}}
 )
 
 func TestJoin(t *testing.T) {

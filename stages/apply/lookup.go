@@ -15,9 +15,9 @@ import (
 // look asks the exchange about every open order that is not merely waiting for its answer, and now
 // and then about the stops that should stand.
 func (a *Stage) look(hard context.Context) error {
-	standing := !time.Now().Before(a.standAt)
+	standing := !a.now().Before(a.standAt)
 	if standing {
-		a.standAt = time.Now().Add(standEvery)
+		a.standAt = a.now().Add(standEvery)
 	}
 	a.lookAt, a.placed = a.standAt, false
 	type target struct {
@@ -36,10 +36,10 @@ func (a *Stage) look(hard context.Context) error {
 		return st
 	})
 	for _, t := range targets {
-		a.lookAt = earlier(a.standAt, time.Now().Add(lookEvery))
+		a.lookAt = earlier(a.standAt, a.now().Add(lookEvery))
 		if !a.looking[t.i.ClientOrderID] {
 			a.looking[t.i.ClientOrderID] = true
-			a.asking.Go(func() { pipeline.Send(hard, a.lookups, a.lookup(hard, t.i, t.cursor, 0)) })
+			a.spawn(func() { pipeline.Send(hard, a.lookups, a.lookup(hard, t.i, t.cursor, 0)) })
 		}
 	}
 	return err
@@ -150,6 +150,7 @@ func (a *Stage) alert(l Lookup, i ledger.Intent, f Finding) {
 // learnStop goes on with what a lookup told of a stop: it stands, it is gone, or it could not be placed.
 func (a *Stage) learnStop(hard context.Context, i ledger.Intent, l Lookup) error {
 	failed := false
+	var left ledger.Qty
 	err := a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
 		known := s.Intents[l.ID]
 		if known == nil {
@@ -162,16 +163,20 @@ func (a *Stage) learnStop(hard context.Context, i ledger.Intent, l Lookup) error
 		e, negatives := Gone(s, l, a.negatives[l.ID])
 		a.remember(l.ID, negatives)
 		if e != nil {
-			st.Events = []ledger.Event{e}
+			order, _, _ := l.shown(known)
+			st.Events, left = []ledger.Event{e}, Abandoned(s, known, order)
 		}
 		if len(negatives) > 0 {
-			a.standAt = time.Now().Add(lookEvery) // Missed once: look again soon.
+			a.standAt = a.now().Add(lookEvery) // Missed once: look again soon.
 			a.lookAt = a.standAt
 		}
 		return st
 	})
 	if err == nil && failed {
 		err = a.stopFailed(hard, i.Key)
+	}
+	if err == nil {
+		a.abandon(i.Key, l.ID, left)
 	}
 	return errors.Join(err, a.progress(hard, i.Plan))
 }

@@ -19,7 +19,8 @@ type Lookup struct {
 	Trades []ledger.Trade        // of the position, after its cursor
 	Err    error                 // then nothing above says anything
 
-	settle *Settle // the operator waits for it
+	settle *Settle            // the operator waits for it
+	was    ledger.IntentState // what it was when the operator spoke
 }
 
 // Finding is what a lookup comes to.
@@ -50,11 +51,11 @@ func Learn(s *ledger.State, l Lookup, negatives []time.Time, see Sight) Finding 
 	order, namesake, contradiction := l.shown(i)
 	switch {
 	case order != nil:
-		return Finding{Event: found(i, order, "found by its client id")}
+		return Finding{Event: found(i, order, "found by its client id"), Doubt: untold(i, l, traded)}
 	case contradiction != nil:
 		return Finding{Doubt: contradiction}
 	case traded || i.State != ledger.Unknown || !l.At.After(i.Fence):
-		return Finding{} // Booking its trades proves it, or it may still appear.
+		return Finding{Doubt: untold(i, l, traded)} // Booking its trades proves it, or it may still appear.
 	}
 	negatives = append(negatives[:min(len(negatives), negativesKept)], l.At)
 	span := negativesSpan
@@ -72,6 +73,14 @@ func Learn(s *ledger.State, l Lookup, negatives []time.Time, see Sight) Finding 
 	return Finding{Event: &ledger.IntentAnswered{
 		ClientOrderID: i.ClientOrderID, State: ledger.NotPlaced, Message: "not found after the fence", Evidence: evidence,
 	}}
+}
+
+// untold says of an order that was placed that its end, or its trades, are long overdue; nil where they are not.
+func untold(i *ledger.Intent, l Lookup, traded bool) error {
+	if i.State != ledger.Placed || traded || !l.At.After(i.Fence) {
+		return nil
+	}
+	return fmt.Errorf("it was placed as order %d, is %s by what is known and executed %s, and trades of only %s are told", i.OrderID, i.Status, i.Executed, i.Booked)
 }
 
 // shown is the order that a lookup shows to be the one that i promised. An older namesake is not, and proves nothing;
@@ -123,7 +132,11 @@ func found(i *ledger.Intent, o *exchange.OrderState, how string) ledger.Event {
 		ClientOrderID: i.ClientOrderID, State: ledger.Placed, OrderID: o.OrderID, Status: o.Status, Executed: o.Executed,
 		Evidence: fmt.Sprintf("order %d %s: %s, executed %s", o.OrderID, how, o.Status, o.Executed),
 	}
-	if i.Kind == ledger.StopStep {
+	switch {
+	case i.Kind != ledger.StopStep:
+	case ledger.TerminalStatus(o.Status) && o.Executed.IsZero(): // It has ended and done nothing: the one before it must not make room for it.
+		e.State, e.Message = ledger.NotPlaced, "the exchange says "+o.Status
+	default:
 		e.State = ledger.Standing
 	}
 	return e
@@ -132,20 +145,48 @@ func found(i *ledger.Intent, o *exchange.OrderState, how string) ledger.Event {
 // doubt says what still speaks against "never placed", nil where nothing does. A false
 // "not placed" is the one verdict that could execute twice.
 func doubt(s *ledger.State, i *ledger.Intent, l Lookup, negatives []time.Time, span time.Duration, see Sight) error {
-	pos := s.Positions[i.Key]
 	moved, err := attributed(s, i, l.Trades)
 	switch {
 	case err != nil:
 		return err
 	case len(negatives) < negativesWanted || l.At.Sub(negatives[0]) < span:
 		return fmt.Errorf("only %d lookups found nothing", len(negatives))
-	case pos == nil || see.Snapshot == nil || !see.Snapshot.SentAt.After(i.Fence):
-		return errors.New("no snapshot since the fence")
-	case !see.Snapshot.Of(i.Key).Amount.Sub(pos.Amount.Add(moved)).Equal(i.Exchange.Sub(i.Ledger)):
-		return errors.New("position and ledger differ otherwise than before the order")
 	default:
-		return nil
+		return unmoved(s, i, l, moved, see)
 	}
+}
+
+// unmoved is nil where a snapshot since the fence differs from the ledger as it did before i was sent. others is what trades
+// of others that are not booked did.
+func unmoved(s *ledger.State, i *ledger.Intent, l Lookup, others ledger.Qty, see Sight) error {
+	pos := s.Positions[i.Key]
+	if pos == nil || see.Snapshot == nil || !see.Snapshot.SentAt.After(i.Fence) {
+		return errors.New("no snapshot since the fence")
+	}
+	held, before := see.Snapshot.Of(i.Key).Amount, drift(s, i, l.Trades)
+	// Where they agree to the last digit nothing has executed that is not booked, also where the snapshot before the
+	// order was behind and they had seemed to differ.
+	if now := held.Sub(pos.Amount.Add(others)); !now.IsZero() && !now.Equal(before) {
+		return fmt.Errorf("position and ledger differ otherwise than before the order to %s %s: the exchange holds %s, the ledger says %s, trades of others explain %s; they differ by %s, and differed by %s",
+			i.Direction, i.Qty, held, pos.Amount, others, now, before)
+	}
+	return nil
+}
+
+// drift is by how much position and ledger differed when i was promised, without what trades of others have explained since:
+// those that had happened and were not booked yet.
+func drift(s *ledger.State, i *ledger.Intent, trades []ledger.Trade) ledger.Qty {
+	differed, explained := i.Exchange.Sub(i.Ledger), ledger.Qty{}
+	_, others := s.Unbooked(i.Key, trades)
+	for _, t := range others {
+		if !t.At.Before(i.SendBefore.Add(-ledger.SendWithin)) {
+			break
+		}
+		if explained = explained.Add(t.Direction.Signed(t.Qty)); explained.Equal(differed) {
+			return ledger.Qty{}
+		}
+	}
+	return differed
 }
 
 // attributed is what trades of others, all of them surely not of the order in doubt, did to its position.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"permitchain/exchange"
 	"permitchain/ledger"
 	"permitchain/pipeline"
 )
@@ -31,14 +32,14 @@ func (a *Stage) settle(hard context.Context, o Settle) error {
 	case i.Plan == "":
 		o.Reply <- ledger.SettleResult{Error: fmt.Sprintf("order %s is not on record", o.Value.ClientOrderID)}
 		return nil
-	case i.State != ledger.Unknown:
-		o.Reply <- ledger.SettleResult{State: i.State, Error: fmt.Sprintf("order %s is %s: only one whose outcome is unknown can be settled", i.ClientOrderID, i.State)}
+	case i.State != ledger.Unknown && i.State != ledger.Placed:
+		o.Reply <- ledger.SettleResult{State: i.State, Error: fmt.Sprintf("order %s is %s: only one whose outcome is not known whole can be settled", i.ClientOrderID, i.State)}
 		return nil
 	}
 	a.looking[i.ClientOrderID] = true
-	a.asking.Go(func() {
+	a.spawn(func() {
 		l := a.lookup(hard, i, cursor, o.Value.OrderID)
-		l.settle = &o
+		l.settle, l.was = &o, i.State
 		pipeline.Send(hard, a.lookups, l)
 	})
 	return nil
@@ -47,7 +48,11 @@ func (a *Stage) settle(hard context.Context, o Settle) error {
 // settled answers the operator once the lookup has proven what it can.
 func (a *Stage) settled(hard context.Context, l Lookup) error {
 	return a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
-		e, res := SettledBy(s, l, l.settle.Value)
+		var see Sight
+		if i := s.Intents[l.ID]; i != nil {
+			see = a.see(i.Key.Symbol)
+		}
+		e, res := SettledBy(s, l, l.settle.Value, see)
 		if e != nil {
 			st.Events = []ledger.Event{e}
 		}
@@ -56,14 +61,14 @@ func (a *Stage) settled(hard context.Context, l Lookup) error {
 	})
 }
 
-// SettledBy is what the operator's evidence makes of an unknown order, after the lookup l: it is refused wherever
-// anything that the exchange shows speaks against it.
-func SettledBy(s *ledger.State, l Lookup, o ledger.SettleOrder) (ledger.Event, ledger.SettleResult) {
+// SettledBy is what the operator's evidence makes of an unknown order, or of one that was placed and whose end nothing tells,
+// after the lookup l: it is refused wherever anything that the exchange shows speaks against it.
+func SettledBy(s *ledger.State, l Lookup, o ledger.SettleOrder, see Sight) (ledger.Event, ledger.SettleResult) {
 	i := s.Intents[l.ID]
 	refused := func(format string, args ...any) (ledger.Event, ledger.SettleResult) {
-		return nil, ledger.SettleResult{State: ledger.Unknown, Error: fmt.Sprintf(format, args...)}
+		return nil, ledger.SettleResult{State: l.was, Error: fmt.Sprintf(format, args...)}
 	}
-	if i == nil || i.State != ledger.Unknown {
+	if i == nil || i.State != l.was {
 		res := ledger.SettleResult{Error: "the exchange itself has just told what became of the order, which counts"}
 		if i != nil {
 			res.State = i.State
@@ -73,7 +78,16 @@ func SettledBy(s *ledger.State, l Lookup, o ledger.SettleOrder) (ledger.Event, l
 	if !l.At.After(i.Fence) {
 		return refused("the order may still appear until %s", i.Fence.UTC().Format(time.RFC3339))
 	}
-	_, _, contradiction := l.shown(i)
+	order, _, contradiction := l.shown(i)
+	if i.State == ledger.Placed {
+		switch {
+		case o.OrderID != i.OrderID:
+			return refused("it was placed as order %d: look that one up on the exchange, and settle it by --order-id %d", i.OrderID, i.OrderID)
+		case order != nil && !ledger.TerminalStatus(order.Status):
+			return refused("the exchange says that order %d is %s, and can still execute", order.OrderID, order.Status)
+		}
+		return endedAs(i, order, o), ledger.SettleResult{State: ledger.Settled}
+	}
 	if o.OrderID != 0 {
 		e := byOrderID(s, i, l, o)
 		if e == nil {
@@ -84,13 +98,32 @@ func SettledBy(s *ledger.State, l Lookup, o ledger.SettleOrder) (ledger.Event, l
 	if contradiction != nil {
 		return refused("%v", contradiction)
 	}
-	if _, err := attributed(s, i, l.Trades); err != nil {
+	others, err := attributed(s, i, l.Trades)
+	if err != nil {
 		return refused("%v: if it is of this order, give its --order-id", err)
+	}
+	if err := unmoved(s, i, l, others, see); err != nil {
+		return refused("%v: if the order executed, give its --order-id once its trades are shown; otherwise try again", err)
 	}
 	return &ledger.IntentAnswered{
 		ClientOrderID: i.ClientOrderID, State: ledger.NotPlaced, Message: "not placed, by the operator's evidence",
-		Evidence: fmt.Sprintf("%s: %s; looked up once more: no such order, none listed, no trade unattributed", o.Who, o.Why),
+		Evidence: fmt.Sprintf("%s: %s; looked up once more: no such order, none listed, no trade unattributed, position agrees", o.Who, o.Why),
 	}, ledger.SettleResult{State: ledger.NotPlaced}
+}
+
+// endedAs ends an order that was placed and whose rest, if there is any, nobody tells: what it executed by all that is known
+// is not executed again, and what of it is not booked is drift.
+func endedAs(i *ledger.Intent, order *exchange.OrderState, o ledger.SettleOrder) *ledger.IntentAnswered {
+	e := &ledger.IntentAnswered{
+		ClientOrderID: i.ClientOrderID, State: ledger.Settled, OrderID: i.OrderID, Status: "EXPIRED", Executed: i.Executed,
+		Evidence: fmt.Sprintf("%s: it has ended with %s executed and %s booked: %s", o.Who, i.Executed, i.Booked, o.Why),
+	}
+	if order != nil {
+		e.Status = order.Status
+	} else if ledger.TerminalStatus(i.Status) {
+		e.Status = i.Status
+	}
+	return e
 }
 
 // byOrderID is the order that the operator names, where the exchange shows it or its trades, without another's client id.

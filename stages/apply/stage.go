@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,6 +41,8 @@ type Stage struct {
 	Arrived   pipeline.Bell               // a snapshot is on the board
 	Ask       pipeline.Bell               // to reconcile: a snapshot is wanted
 	Log       zerolog.Logger
+	Now       func() time.Time // the local clock; nil: time.Now
+	Spawn     func(func())     // runs what waits for the exchange; nil: on a goroutine of its own
 
 	waiting   map[ledger.PlanID]*wait // plans on their way to their permits
 	due       map[ledger.PlanID]time.Time
@@ -49,6 +52,7 @@ type Stage struct {
 	cancels   map[string]*cancelling   // stops that are no longer wanted, by client order id
 	alerted   map[string]time.Time     // orders that stay unknown, and when that was told last; exchange clock
 	bare      map[ledger.Key]time.Time // positions without their wanted stop, since when
+	rests     map[ledger.Key]bool      // positions that triggered stops have left open, to be closed
 	askedAt   time.Time                // when a snapshot was asked for last, for want of one
 	standAt   time.Time                // when standing stops are looked up next
 	placed    bool                     // an order was placed whose trades have not been asked for
@@ -87,9 +91,7 @@ const (
 
 // Run works until it is stopped: softly, it takes no more proposals and stays until no order is in flight.
 func (a *Stage) Run(stop pipeline.Stop) error {
-	a.cancels, a.alerted, a.bare = map[string]*cancelling{}, map[string]time.Time{}, map[ledger.Key]time.Time{}
-	a.waiting, a.due, a.negatives, a.looking = map[ledger.PlanID]*wait{}, map[ledger.PlanID]time.Time{}, map[string][]time.Time{}, map[string]bool{}
-	a.answers, a.lookups, a.gone = make(chan answer, 1), make(chan Lookup, 1), make(chan gone, 1)
+	a.begin()
 	defer a.Loop.Wait()
 	defer a.asking.Wait()
 	if err := a.recover(stop.Hard); err != nil {
@@ -103,7 +105,7 @@ func (a *Stage) Run(stop pipeline.Stop) error {
 		if soft == nil || len(a.outbox[0])+len(a.outbox[1]) > outboxMax || len(a.waiting) > outboxMax {
 			offers, flattens = nil, nil
 		}
-		timer.Reset(time.Until(a.next()))
+		timer.Reset(a.next().Sub(a.now()))
 		var err error
 		select {
 		case o := <-offers:
@@ -142,6 +144,13 @@ func (a *Stage) Run(stop pipeline.Stop) error {
 	return nil
 }
 
+func (a *Stage) begin() {
+	a.cancels, a.alerted, a.bare = map[string]*cancelling{}, map[string]time.Time{}, map[ledger.Key]time.Time{}
+	a.rests = map[ledger.Key]bool{}
+	a.waiting, a.due, a.negatives, a.looking = map[ledger.PlanID]*wait{}, map[ledger.PlanID]time.Time{}, map[string][]time.Time{}, map[string]bool{}
+	a.answers, a.lookups, a.gone = make(chan answer, 1), make(chan Lookup, 1), make(chan gone, 1)
+}
+
 // send is ch while there is something to send, else nil, on which a select never fires.
 func send(ch chan<- ledger.PlanID, queue []ledger.PlanID) chan<- ledger.PlanID {
 	if len(queue) == 0 {
@@ -164,7 +173,7 @@ func (a *Stage) quiet() bool {
 
 // next is the earliest instant at which something has to be looked at.
 func (a *Stage) next() time.Time {
-	at := time.Now().Add(idle)
+	at := a.now().Add(idle)
 	for _, w := range a.waiting {
 		at = earlier(at, w.deadline)
 	}
@@ -205,7 +214,7 @@ func (a *Stage) see(symbol string) Sight {
 // recover takes up what an earlier process left.
 func (a *Stage) recover(hard context.Context) error {
 	err := a.do(hard, func(s *ledger.State, now time.Time) step { return Restart(s) })
-	a.lookAt = time.Now()
+	a.lookAt = a.now()
 	return errors.Join(err, a.resume(hard))
 }
 
@@ -214,7 +223,7 @@ func (a *Stage) resume(hard context.Context) error {
 	return a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
 		for _, p := range s.OpenPlans() {
 			if a.waiting[p.ID] == nil {
-				a.due[p.ID] = time.Now()
+				a.due[p.ID] = a.now()
 			}
 		}
 		return st
@@ -222,9 +231,13 @@ func (a *Stage) resume(hard context.Context) error {
 }
 
 func (a *Stage) plan(hard context.Context, o Offer) error {
-	p := o.Value
+	return a.decide(hard, o.Value, func(r ledger.Receipt) { o.Reply <- r })
+}
+
+// decide plans a proposal; reply is given planning's answer once that is durable.
+func (a *Stage) decide(hard context.Context, p ledger.Proposal, reply func(ledger.Receipt)) error {
 	if err := Validate(p); err != nil {
-		o.Reply <- ledger.Receipt{Decision: ledger.Errored, Reason: ledger.InvalidProposal, Error: err.Error()}
+		reply(ledger.Receipt{Decision: ledger.Errored, Reason: ledger.InvalidProposal, Error: err.Error()})
 		return nil
 	}
 	b := Basis(a.Board, p.Key(), a.Exchange.Now())
@@ -233,13 +246,13 @@ func (a *Stage) plan(hard context.Context, o Offer) error {
 		var e ledger.Event
 		e, receipt = Plan(a.Rules(p.Symbol), s, p, b, now)
 		st.Events = []ledger.Event{e}
-		st.Effects = []Effect{{Reply: func() { o.Reply <- receipt }}}
+		st.Effects = []Effect{{Reply: func() { reply(receipt) }}}
 		return st
 	})
 	if receipt.Decision == ledger.Execute && err == nil {
 		a.outbox[0] = append(a.outbox[0], receipt.ID)
 		a.outbox[1] = append(a.outbox[1], receipt.ID)
-		a.waiting[receipt.ID] = &wait{deadline: time.Now().Add(a.Rules(p.Symbol).PermitWait)}
+		a.waiting[receipt.ID] = &wait{deadline: a.now().Add(a.Rules(p.Symbol).PermitWait)}
 	}
 	return err
 }
@@ -291,7 +304,7 @@ func (a *Stage) progress(hard context.Context, id ledger.PlanID) error {
 
 // ask wants a snapshot, but not at once again: each costs the exchange's patience.
 func (a *Stage) ask() {
-	if now := time.Now(); now.Sub(a.askedAt) >= askEvery {
+	if now := a.now(); now.Sub(a.askedAt) >= askEvery {
 		a.askedAt = now
 		a.Ask.Ring()
 	}
@@ -303,7 +316,11 @@ func (a *Stage) Perform(hard context.Context, e Effect) {
 	case e.Reply != nil:
 		e.Reply()
 	case e.Send != nil:
-		pipeline.Send(hard, a.answers, answer{e.Send.ClientOrderID, a.place(hard, *e.Send)})
+		res := a.Exchange.Place(hard, *e.Send)
+		pipeline.Send(hard, a.answers, answer{e.Send.ClientOrderID, res})
+		if res.Code == conflicting {
+			a.nameOrders(hard, *e.Send)
+		}
 	case e.Cancel != nil:
 		pipeline.Send(hard, a.gone, gone{e.Cancel.ClientOrderID, a.Exchange.CancelStop(hard, e.Cancel.Key, e.Cancel.ClientOrderID)})
 	}
@@ -312,19 +329,14 @@ func (a *Stage) Perform(hard context.Context, e Effect) {
 // conflicting is the exchange's refusal of a reduce-only order because of others that rest (Binance).
 const conflicting = -4118
 
-// place sends an order. Where others are in its way the answer names them: they are what a person has to cancel.
-func (a *Stage) place(hard context.Context, o exchange.Order) exchange.Answer {
-	res := a.Exchange.Place(hard, o)
-	if res.Code != conflicting {
-		return res
-	}
+// nameOrders tells which orders are in o's way: they are what a person has to cancel. That its answer is on record does not wait for it.
+func (a *Stage) nameOrders(hard context.Context, o exchange.Order) {
 	open, err := a.Exchange.OpenOrders(hard)
+	text := InTheWay(o, open)
 	if err != nil {
-		res.Message += fmt.Sprintf(" (the orders in the way could not be read: %v)", err)
-		return res
+		text = fmt.Sprintf("could not be read: %v", err)
 	}
-	res.Message += InTheWay(o, open)
-	return res
+	a.Log.Error().Str("symbol", o.Key.Label()).Str("order", o.ClientOrderID).Msg("the orders that keep it from being taken: " + text)
 }
 
 func (a *Stage) answered(hard context.Context, res answer) error {
@@ -348,37 +360,43 @@ func (a *Stage) answered(hard context.Context, res answer) error {
 		}
 		return err
 	}
-	a.lookAt, a.placed = time.Now(), a.placed || res.Outcome == exchange.Placed
+	a.lookAt, a.placed = a.now(), a.placed || res.Outcome == exchange.Placed
 	return nil
 }
 
-// complain tells of an answer that a person has to look at.
+// complain tells of an answer that a person has to look at. What the exchange has shown already makes an unknown one
+// harmless; that an order was not placed, which it has shown, is a contradiction.
 func (a *Stage) complain(i ledger.Intent, res answer) {
-	text := ""
+	text, level := "", zerolog.ErrorLevel
 	switch {
 	case i.State != ledger.Sending && res.Outcome != exchange.Placed:
-		text = fmt.Sprintf("the order is %s by what the exchange has shown of it, though its answer is %s (%d %s): it is not sent again", i.State, res.Outcome, res.Code, res.Message)
+		if res.Outcome != exchange.NotPlaced || i.State == ledger.NotPlaced || i.State == ledger.Unknown {
+			level = zerolog.WarnLevel
+		}
+		text = fmt.Sprintf("the order is %s by what the exchange has shown of it, though its answer is %s (%s): it is not sent again", i.State, res.Outcome, strings.TrimPrefix(fmt.Sprintf("%d %s", res.Code, res.Message), "0 "))
+	case i.Qty.Less(res.Executed):
+		text = fmt.Sprintf("its answer says that %s of %s executed, which cannot be: what became of it is asked for", res.Executed, i.Qty)
 	case res.Code == conflicting:
 		text = "orders that rest on the exchange keep a close or a stop of ours from being taken: " + res.Message
 	default:
 		return
 	}
-	a.Log.Error().Str("symbol", i.Key.Label()).Str("order", i.ClientOrderID).Msg(text)
+	a.Log.WithLevel(level).Str("symbol", i.Key.Label()).Str("order", i.ClientOrderID).Msg(text)
 }
 
 // wake does what is due.
 func (a *Stage) wake(hard context.Context) error {
-	now := time.Now()
-	for id, w := range a.waiting {
-		if !now.Before(w.deadline) {
+	now := a.now()
+	for _, id := range sorted(a.waiting) {
+		if w := a.waiting[id]; !now.Before(w.deadline) {
 			delete(a.waiting, id)
 			if err := a.progress(hard, id); err != nil {
 				return err
 			}
 		}
 	}
-	for id, at := range a.due {
-		if !now.Before(at) {
+	for _, id := range sorted(a.due) {
+		if at, still := a.due[id]; still && !now.Before(at) {
 			if err := a.progress(hard, id); err != nil {
 				return err
 			}
@@ -392,7 +410,7 @@ func (a *Stage) wake(hard context.Context) error {
 
 // refresh looks at what a new snapshot may let go on.
 func (a *Stage) refresh(hard context.Context) error {
-	if err := a.tend(hard); err != nil {
+	if err := errors.Join(a.tend(hard), a.closeRests(hard)); err != nil {
 		return err
 	}
 	return a.resume(hard)

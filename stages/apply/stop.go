@@ -9,7 +9,7 @@ import (
 // Tend keeps the stop of a position what it should be: re-placed after a change of the amount,
 // gone when the position is flat or turned, and the old one gone once the new one stands.
 func Tend(r Rules, s *ledger.State, pos *ledger.Position, see Sight, now time.Time) step {
-	var st draft
+	st := draft{seen: see.of(pos.Key)}
 	for _, id := range pos.OldStops {
 		st.Effects = append(st.Effects, Effect{Cancel: &Cancel{pos.Key, id}})
 	}
@@ -24,6 +24,7 @@ func Tend(r Rules, s *ledger.State, pos *ledger.Position, see Sight, now time.Ti
 	// Flat, another life, or across zero: an order of ours may have taken off more than the ledger knew of.
 	case pos.Amount.Sign()*i.Exchange.Sign() <= 0 || stop.Epoch != pos.Epoch:
 		st.Effects = append(st.Effects, Effect{Cancel: &Cancel{pos.Key, stop.ClientOrderID}})
+	case want.Sign() <= 0: // Dust, which no order can be for: the stop that stands covers it.
 	case stop.Qty.Equal(want), passed(stop, pos, see), s.UnresolvedOn(pos.Key, ledger.CloseStep) != nil, i.Booked.Sign() > 0:
 	case now.Before(retryStop(r, s, &p.Steps[i.Step], want)):
 	default:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,10 +32,65 @@ func (a *Stage) stopFailed(hard context.Context, k ledger.Key) error {
 	if a.Rules(k.Symbol).OnStopFailure != CloseAll {
 		return nil
 	}
+	return a.closeUnprotected(hard, k)
+}
+
+func (a *Stage) closeUnprotected(hard context.Context, k ledger.Key) error {
 	return a.plan(hard, pipeline.Ask[ledger.Proposal, ledger.Receipt](ledger.Proposal{
-		Symbol: k.Symbol, Side: k.Side, Action: ledger.FullClose, KillScore: 1, ComputedAt: time.Now().UTC().Truncate(time.Millisecond),
+		Symbol: k.Symbol, Side: k.Side, Action: ledger.FullClose, KillScore: 1, ComputedAt: a.now().UTC().Truncate(time.Millisecond),
 		Source: ledger.FromBrain, ReasonCodes: []string{"stop_failed"},
 	}))
+}
+
+// Abandoned is what the wanted stop i leaves of its position where it ends as o without having done what it stood for: rejected at
+// its trigger, or expired with a rest. It is zero where the stop was cancelled, or nothing is left.
+func Abandoned(s *ledger.State, i *ledger.Intent, o *exchange.OrderState) ledger.Qty {
+	pos := s.Positions[i.Key]
+	if o == nil || pos == nil || pos.Stop == nil || pos.Stop.ClientOrderID != i.ClientOrderID || pos.Stop.Epoch != pos.Epoch {
+		return ledger.Qty{}
+	}
+	if !ledger.TerminalStatus(o.Status) || !o.Executed.Less(i.Qty) || o.Status == "CANCELED" && o.Executed.IsZero() {
+		return ledger.Qty{}
+	}
+	return pos.Amount
+}
+
+// abandon tells of what a triggered stop has left, and has it closed where the configuration says so: once a snapshot knows of the
+// stop's trades, because with an older one the close would be denied.
+func (a *Stage) abandon(k ledger.Key, id string, left ledger.Qty) {
+	if left.IsZero() {
+		return
+	}
+	a.Log.Error().Str("symbol", k.Label()).Str("order", id).Msgf("the stop has ended without closing the position: %s is left without protection", left)
+	if a.Rules(k.Symbol).OnStopFailure == CloseAll {
+		a.rests[k] = true
+		a.Ask.Ring()
+	}
+}
+
+// closeRests closes what stops have left.
+func (a *Stage) closeRests(hard context.Context) error {
+	snap := a.Board.Snapshot()
+	if len(a.rests) == 0 || snap == nil {
+		return nil
+	}
+	var ready []ledger.Key
+	err := a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
+		for k := range a.rests {
+			if pos := s.Positions[k]; pos == nil || pos.Amount.IsZero() {
+				delete(a.rests, k)
+			} else if snap.SentAt.After(pos.LastTradeAt) && s.UnresolvedOn(k, ledger.CloseStep) == nil {
+				ready = append(ready, k)
+			}
+		}
+		return st
+	})
+	slices.SortFunc(ready, ledger.Key.Compare)
+	for _, k := range ready {
+		delete(a.rests, k)
+		err = errors.Join(err, a.closeUnprotected(hard, k))
+	}
+	return err
 }
 
 // tend keeps the stops true to their positions.
@@ -61,7 +117,7 @@ func (a *Stage) mayCancel(id string) bool {
 		c = &cancelling{}
 		a.cancels[id] = c
 	}
-	if c.asked || time.Now().Before(c.next) {
+	if c.asked || a.now().Before(c.next) {
 		return false
 	}
 	c.asked = true
@@ -74,7 +130,7 @@ func (a *Stage) stopGone(hard context.Context, g gone) error {
 	if g.err != nil && !errors.Is(g.err, exchange.ErrNotFound) {
 		if c := a.cancels[g.id]; c != nil {
 			wait := min(cancelAfter<<min(c.tries, 10), cancelAtMost)
-			c.asked, c.tries, c.next = false, c.tries+1, time.Now().Add(wait)
+			c.asked, c.tries, c.next = false, c.tries+1, a.now().Add(wait)
 			a.Log.Warn().Err(g.err).Str("order", g.id).Msgf("a stop that is no longer wanted could not be cancelled; tried again in %s", wait)
 		}
 		return nil
@@ -102,6 +158,7 @@ func (a *Stage) watchBare(hard context.Context) error {
 		bare  time.Duration
 		stood bool
 		now   bool
+		short string // it stands, and covers too little
 	}
 	var changes []change
 	err := a.do(hard, func(s *ledger.State, now time.Time) (st step) {
@@ -110,7 +167,11 @@ func (a *Stage) watchBare(hard context.Context) error {
 			switch {
 			case !was && !pos.BareSince.IsZero() && now.Sub(pos.BareSince) >= bareAfter:
 				a.bare[k] = pos.BareSince
-				changes = append(changes, change{key: k, now: true})
+				c := change{key: k, now: true}
+				if pos.Stop != nil {
+					c.short = fmt.Sprintf("the wanted stop covers %s of a position of %s, and could not be replaced yet", pos.Stop.Qty, pos.Amount)
+				}
+				changes = append(changes, c)
 			case was && pos.BareSince.IsZero():
 				delete(a.bare, k)
 				changes = append(changes, change{key: k, bare: now.Sub(since), stood: pos.Stop != nil})
@@ -121,6 +182,8 @@ func (a *Stage) watchBare(hard context.Context) error {
 	for _, c := range changes {
 		log := a.Log.With().Str("symbol", c.key.Label()).Logger()
 		switch {
+		case c.now && c.short != "":
+			log.Error().Msg(c.short)
 		case c.now:
 			log.Error().Msg("the position is without its wanted stop")
 		case c.stood:
@@ -150,9 +213,9 @@ func InTheWay(o exchange.Order, open []exchange.OrderState) string {
 	}
 	switch n := len(names); {
 	case n == 0:
-		return " (no open order of the position is in the way any more)"
+		return "no open order of the position is in the way any more"
 	case n > inTheWayMax:
 		names = append(names[:inTheWayMax], fmt.Sprintf("and %d more", n-inTheWayMax))
 	}
-	return " In the way: " + strings.Join(names, "; ")
+	return strings.Join(names, "; ")
 }

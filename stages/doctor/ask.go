@@ -103,7 +103,9 @@ func (x *Exchange) listen(ctx context.Context, b *binance.Binance) {
 			cancel()
 		}
 	})
-	x.UserStream, x.Listened = x.UserStream || b.Health().Stream.User.Connected, time.Since(begun)
+	streams := b.Health().Stream
+	x.UserStream, x.Listened = x.UserStream || streams.User.Connected, time.Since(begun)
+	x.MarketFault, x.UserFault = streams.Market.LastError, streams.User.LastError
 	if ctx.Err() == nil {
 		x.StreamErr = err
 	}

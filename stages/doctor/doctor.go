@@ -81,8 +81,10 @@ type Exchange struct {
 	MarksIn      time.Duration           // how long the last of them took
 	Listened     time.Duration           // how long the streams were listened to; 0: they weren't
 	StreamErr    error
-	UserStream   bool // the account stream is connected
-	UserEvents   int  // and so many events came over it
+	MarketFault  string // why the market stream was last not connected
+	UserFault    string // and the account stream
+	UserStream   bool   // the account stream is connected
+	UserEvents   int    // and so many events came over it
 	Weight       int
 	WeightAMin   int
 	ChainRunning bool // its own streams are the ones that count, and are not disturbed

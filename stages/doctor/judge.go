@@ -1,13 +1,18 @@
 package doctor
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"permitchain/exchange"
 	"permitchain/ledger"
+	"permitchain/ledger/store"
+	"permitchain/stages"
 	"permitchain/stages/governor"
 )
 
@@ -27,6 +32,9 @@ func Judge(f Facts) Report {
 	var all []Finding
 	add := func(found ...Finding) { all = append(all, found...) }
 	for _, w := range f.Warnings {
+		if f.Confirm != nil && !*f.Confirm && strings.Contains(w, "live.confirm_key_tail") {
+			continue // The finding about the confirmation says it, and what to do.
+		}
 		add(Finding{Warn, "configuration", w, "correct the configuration"})
 	}
 	add(f.key()...)
@@ -54,7 +62,7 @@ func (f Facts) key() []Finding {
 	case k.Missing != nil:
 		return []Finding{{Fail, "API key", k.Missing.Error(), "give the key in one of these three ways, and never in the configuration"}}
 	case k.Refused != nil:
-		return []Finding{{Fail, "API key", k.Refused.Error(), "look at the key on the exchange's API page: is it of this host, not expired, and allowed from this address?"}}
+		return []Finding{{Fail, "API key", k.Refused.Error(), stages.RefusedKey}}
 	}
 	found := []Finding{{OK, "API key", "found; it ends in " + k.Tail, ""}}
 	switch {
@@ -264,6 +272,8 @@ func (f Facts) streams() []Finding {
 		market = Finding{Fail, "market stream", fmt.Sprintf("no mark price of %s in %s", strings.Join(silent, ", "), rounded(x.Listened)), "look at exchange.stream_url; a wrong path connects and stays silent"}
 		if x.StreamErr != nil {
 			market.Seen += ": " + x.StreamErr.Error()
+		} else if x.MarketFault != "" {
+			market.Seen += ": " + x.MarketFault
 		}
 	}
 	user := Finding{Note, "account stream", "connected; that it delivers cannot be proved while nothing happens on the account, as a silent stream looks the same", "the chain does not rely on it: it asks by REST as well"}
@@ -271,7 +281,7 @@ func (f Facts) streams() []Finding {
 	case x.UserEvents > 0:
 		user = Finding{OK, "account stream", fmt.Sprintf("%d events came", x.UserEvents), ""}
 	case !x.UserStream:
-		user = Finding{Fail, "account stream", "not connected", "look at exchange.stream_url and at the key"}
+		user = Finding{Fail, "account stream", strings.TrimSuffix("not connected: "+x.UserFault, ": "), "look at exchange.stream_url and at the key"}
 	}
 	return []Finding{market, user}
 }
@@ -328,10 +338,14 @@ func (f Facts) flushes() Finding {
 func (f Facts) ledger() Finding {
 	l := f.Ledger
 	switch {
+	case f.Disk.WriteErr != nil && errors.Is(l.Err, unix.ENOTDIR):
+		return Finding{Note, "ledger", "not looked at: state_dir is no folder", ""}
 	case l.None:
 		return Finding{OK, "ledger", "none yet: the first start makes one", ""}
 	case l.Running:
 		return Finding{OK, "ledger", "in use by a running chain", "permitchain ledger verify checks a copy of it"}
+	case errors.Is(l.Err, store.ErrForeign):
+		return Finding{Fail, "ledger", l.Err.Error(), stages.ForeignLedger}
 	case l.Err != nil:
 		return Finding{Fail, "ledger", l.Err.Error(), "permitchain ledger verify says where; go back to a backup, or to another state_dir"}
 	}

@@ -96,6 +96,13 @@ func TestEachFindingIsFoundAlone(t *testing.T) {
 		{func(f *Facts) { delete(f.Exchange.Marks, "BTCUSDT"); f.Exchange.StreamErr = gone }, "fail market stream: no mark price of BTCUSDT in 1s: it is broken"},
 		{func(f *Facts) { f.Exchange.UserEvents = 0 }, "note account stream: connected; that it delivers cannot be proved"},
 		{func(f *Facts) { f.Exchange.UserEvents, f.Exchange.UserStream = 0, false }, "fail account stream: not connected"},
+		{func(f *Facts) {
+			f.Exchange.UserEvents, f.Exchange.UserStream, f.Exchange.UserFault = 0, false, "connection refused"
+		}, "fail account stream: not connected: connection refused"},
+		{func(f *Facts) { delete(f.Exchange.Marks, "BTCUSDT"); f.Exchange.MarketFault = "connection refused" }, "fail market stream: no mark price of BTCUSDT in 1s: connection refused"},
+		{func(f *Facts) {
+			f.Confirm, f.Warnings = to(false), []string{"c.yaml:1:1: live.confirm_key_tail: mode live does not start"}
+		}, "fail confirmation: "},
 		{func(f *Facts) { f.Host.ClockSynchronised = false }, "note host's clock: "},
 		{func(f *Facts) { f.Host.ClockErr = gone }, "note host's clock: "},
 		{func(f *Facts) { f.Disk.WriteErr = gone }, "fail state_dir: it is broken"},
@@ -104,6 +111,7 @@ func TestEachFindingIsFoundAlone(t *testing.T) {
 		{func(f *Facts) { f.Disk.Flushes[1] = 300 * time.Millisecond; f.Disk.Flushes[0] = 0 }, "warn disk: flushes in 300ms"},
 		{func(f *Facts) { f.Disk.Flushes[1] = time.Second }, "fail disk: flushes in 1s"},
 		{func(f *Facts) { f.Ledger = Ledger{Err: gone} }, "fail ledger: it is broken"},
+		{func(f *Facts) { f.Ledger = Ledger{Err: store.ErrForeign} }, "fail ledger: the ledger belongs to something else"},
 		{func(f *Facts) { f.API.Err = gone }, "fail API: it is broken"},
 	} {
 		f := well()
@@ -150,6 +158,15 @@ func TestWhatDoesNotApplyIsNoFinding(t *testing.T) {
 		if r := Judge(f); !r.Healthy {
 			t.Errorf("%s: %s", name, r.Summary())
 		}
+	}
+}
+
+// A ledger of another account is in order: a backup would not mend it.
+func TestAnotherAccountsLedgerIsNotDamaged(t *testing.T) {
+	f := well()
+	f.Ledger = Ledger{Err: store.ErrForeign}
+	if do := f.ledger().Do; strings.Contains(do, "backup") || !strings.Contains(do, "state_dir") {
+		t.Errorf("advice: %s", do)
 	}
 }
 

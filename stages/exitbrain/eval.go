@@ -204,8 +204,14 @@ func (q *harvestLine) run(p HarvestParams) (any, error) {
 		name  string
 		value *float64
 	}{
-		{"position.entry_price", at.Entry}, {"position.age_sec", at.Age}, {"position.unrealized_pnl", at.PnL}, {"market_state.sigma", m.Sigma},
-		{"market_state.ts", m.TS}, {"market_state.p_trend", m.PTrend}, {"market_state.p_mr", m.PMR}, {"market_state.p_chop", m.PChop},
+		{"position.entry_price", at.Entry},
+		{"position.age_sec", at.Age},
+		{"position.unrealized_pnl", at.PnL},
+		{"market_state.sigma", m.Sigma},
+		{"market_state.ts", m.TS},
+		{"market_state.p_trend", m.PTrend},
+		{"market_state.p_mr", m.PMR},
+		{"market_state.p_chop", m.PChop},
 	} {
 		if f.value == nil {
 			return nil, fmt.Errorf("in.%s is missing", f.name)

@@ -53,8 +53,10 @@ func TestEvalMarketStateLines(t *testing.T) {
 		"two windows":    {`{"id":1,"theta":{"trend":{"windows":[1,2]}},"prices":[1]}`, `{"id":1,"error":"theta: trend.windows must be 3 (got 2)"}`},
 		"four weights":   {`{"id":1,"theta":{"trend":{"weights":[1,2,3,4]}},"prices":[1]}`, `{"id":1,"error":"theta: trend.weights must be 3 (got 4)"}`},
 		"a method":       {`{"id":1,"theta":{"trend":{"method":"guess"}},"prices":[1]}`, `{"id":1,"error":"theta: trend_method must be theil_sen or ols (got \"guess\")"}`},
-		"below zero": {`{"id":1,"theta":{"vol":{"window":2,"ewma_seed":2},"regime":{"window":2,"vr_k":1},"trend":{"windows":[2,2,2]}},"prices":[1,-2,3]}`,
-			`{"id":1,"error":"close -2 is no price"}`},
+		"below zero": {
+			`{"id":1,"theta":{"vol":{"window":2,"ewma_seed":2},"regime":{"window":2,"vr_k":1},"trend":{"windows":[2,2,2]}},"prices":[1,-2,3]}`,
+			`{"id":1,"error":"close -2 is no price"}`,
+		},
 	} {
 		var out bytes.Buffer
 		failed, err := EvalMarketState(strings.NewReader(c.in), &out, specMarketParams())

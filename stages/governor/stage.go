@@ -36,7 +36,7 @@ func (g *Stage) Run(stop pipeline.Stop) error {
 		case id := <-g.Plans:
 			err = g.decide(stop, id)
 		case <-tick.C:
-			err = g.disarm(stop.Hard)
+			err = g.Tick(stop.Hard)
 		case <-stop.Soft:
 			return nil
 		case <-stop.Hard.Done():
@@ -48,18 +48,9 @@ func (g *Stage) Run(stop pipeline.Stop) error {
 	}
 }
 
-// decide judges one plan. A plan that ended in the meantime gets no permit: it would be void.
+// decide judges one plan, and tells apply.
 func (g *Stage) decide(stop pipeline.Stop, id ledger.PlanID) error {
-	if err := g.disarm(stop.Hard); err != nil {
-		return err
-	}
-	err := g.Loop.Do(stop.Hard, func(s *ledger.State, now time.Time) (step pipeline.Step[ledger.Event, struct{}]) {
-		if p := s.Plans[id]; p != nil && !p.Outcome.Final() {
-			step.Events = []ledger.Event{&ledger.GovernorDecided{ID: id, Verdicts: Decide(g.Rules(p.Proposal.Symbol), s, p, now)}}
-		}
-		return step
-	})
-	if err != nil {
+	if err := g.Judge(stop.Hard, id); err != nil {
 		return err
 	}
 	select {
@@ -70,7 +61,21 @@ func (g *Stage) decide(stop pipeline.Stop, id ledger.PlanID) error {
 	return nil
 }
 
-func (g *Stage) disarm(hard context.Context) error {
+// Judge puts a verdict on a plan on record. A plan that ended in the meantime gets none: it would be void.
+func (g *Stage) Judge(hard context.Context, id ledger.PlanID) error {
+	if err := g.Tick(hard); err != nil {
+		return err
+	}
+	return g.Loop.Do(hard, func(s *ledger.State, now time.Time) (step pipeline.Step[ledger.Event, struct{}]) {
+		if p := s.Plans[id]; p != nil && !p.Outcome.Final() {
+			step.Events = []ledger.Event{&ledger.GovernorDecided{ID: id, Verdicts: Decide(g.Rules(p.Proposal.Symbol), s, p, now)}}
+		}
+		return step
+	})
+}
+
+// Tick looks whether the chain must be disarmed.
+func (g *Stage) Tick(hard context.Context) error {
 	return g.Loop.Do(hard, func(s *ledger.State, now time.Time) (step pipeline.Step[ledger.Event, struct{}]) {
 		if e, yes := Disarm(g.Global, s, now); yes {
 			step.Events = []ledger.Event{e}

@@ -170,7 +170,13 @@ func (o *Stage) showPlan(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, planDetail(p))
+	d := planDetail(p)
+	if r.URL.Query().Get("told") == "true" {
+		if d.Told, err = o.tell(r.Context(), p); err != nil && d.Told == nil {
+			return err
+		}
+	}
+	return writeJSON(w, http.StatusOK, d)
 }
 
 // Entry is one entry of a position's ledger.

@@ -40,7 +40,7 @@ func object(text []byte, known ...string) (map[string]json.RawMessage, error) {
 		}
 		var raw json.RawMessage
 		if err := d.Decode(&raw); err != nil {
-			return nil, fmt.Errorf("%.60s: the value is not JSON: %w", key, err)
+			return nil, fmt.Errorf("%.60s: the value is not JSON: %w", printable(key), err)
 		}
 		members[key] = raw
 	}
@@ -61,8 +61,18 @@ type fields struct {
 
 func (f *fields) fail(key, want string) {
 	if f.err == nil {
-		f.err = fmt.Errorf("%s: %s is wanted (got %.60s)", key, want, f.members[key])
+		f.err = fmt.Errorf("%s: %s is wanted (got %.60s)", key, want, printable(string(f.members[key])))
 	}
+}
+
+// printable is what may be shown of a text from outside: JSON lets a string hold what moves a terminal's cursor.
+func printable(s string) string {
+	return strings.Map(func(c rune) rune {
+		if !strconv.IsPrint(c) {
+			return '?'
+		}
+		return c
+	}, s)
 }
 
 // has tells whether key is there; a wanted one that is not is an error, and null is as good as not there.

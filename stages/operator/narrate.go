@@ -40,6 +40,11 @@ func (n *Narrator) Run(stop pipeline.Stop) error {
 			}
 			from = r.Seq
 			n.tell(stop.Hard, r)
+			if r.Event.Kind() == ledger.KindStarted {
+				if err := n.unresolved(stop.Hard, "was left open by an earlier process: it is looked up until found"); err != nil {
+					return stop.Done(err)
+				}
+			}
 		case <-soft:
 			soft = nil
 			if last, err = n.head(stop.Hard); err != nil {
@@ -50,7 +55,16 @@ func (n *Narrator) Run(stop pipeline.Stop) error {
 		}
 	}
 	n.Log.Info().Msgf("stopped: plans decided since the start %d, executed %d", n.decisions, n.executions)
-	return nil
+	return stop.Done(n.unresolved(stop.Hard, "is left open: the next start looks it up first"))
+}
+
+// unresolved tells of every order whose end is not known when a process begins, or ends.
+func (n *Narrator) unresolved(ctx context.Context, what string) error {
+	return n.Store.View(ctx, func(s *ledger.State, _ time.Time) {
+		for _, i := range s.Unresolved() {
+			n.Log.Warn().Str("symbol", i.Key.Symbol).Str("plan", i.Plan.Short()).Msgf("order %s, %s, %s", i.ClientOrderID, i.State, what)
+		}
+	})
 }
 
 func (n *Narrator) head(ctx context.Context) (seq uint64, err error) {
@@ -220,9 +234,9 @@ func (n *Narrator) about(id ledger.PlanID, level zerolog.Level, text string) lin
 func (n *Narrator) answered(e *ledger.IntentAnswered) line {
 	switch e.State {
 	case ledger.Unknown:
-		return n.about(planOf(e.ClientOrderID), zerolog.ErrorLevel, fmt.Sprintf("order %s is UNKNOWN (%d %s): looked up until found, never sent again", e.ClientOrderID, e.Code, e.Message))
+		return n.about(planOf(e.ClientOrderID), zerolog.ErrorLevel, fmt.Sprintf("order %s is UNKNOWN (%s): looked up until found, never sent again", e.ClientOrderID, answered(e.Code, e.Message)))
 	case ledger.NotPlaced:
-		return n.about(planOf(e.ClientOrderID), zerolog.WarnLevel, fmt.Sprintf("order %s was not placed: %d %s", e.ClientOrderID, e.Code, e.Message))
+		return n.about(planOf(e.ClientOrderID), zerolog.WarnLevel, fmt.Sprintf("order %s was not placed: %s", e.ClientOrderID, answered(e.Code, e.Message)))
 	case ledger.Standing:
 		return n.about(planOf(e.ClientOrderID), zerolog.InfoLevel, fmt.Sprintf("stop %s stands", e.ClientOrderID))
 	default:

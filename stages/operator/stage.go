@@ -57,12 +57,15 @@ type Stage struct {
 	Syncs      chan<- Sync      // to reconcile
 	Settles    chan<- Settle    // to apply
 	Limits     func(*ledger.State, time.Time) []LimitView
+	Tell       Teller                                                                           // decides a plan's gates again; nil: nobody does
 	Brain      func(symbol string) []string                                                     // what the exit-brain says of a symbol, in words
+	Exchange   func() *ExchangeView                                                             // how the way to it is; nil in mode paper
 	Reload     func(ctx context.Context) (string, error)                                        // brings a changed configuration into force
 	PaperTrade func(ctx context.Context, symbol string, side ledger.Side, qty ledger.Qty) error // nil unless the mode is paper
 	Listen     string                                                                           // "": no TCP
 	TokenFile  string                                                                           // "": no token
 	Socket     string
+	Elsewhere  string // of a file's views: the chains of other modes that run beside it
 	Log        zerolog.Logger
 
 	books     books // instead of Store: a file that nobody writes

@@ -2,6 +2,7 @@ package operator
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -22,6 +23,7 @@ type Status struct {
 	RunStateBy  string            `json:"run_state_by"`
 	RunStateWhy string            `json:"run_state_why"`
 	Since       time.Time         `json:"run_state_since,omitzero"`
+	Exchange    *ExchangeView     `json:"exchange"` // null in mode paper, and where no process runs
 	Problems    []string          `json:"problems"` // what status --check finds
 }
 
@@ -102,6 +104,7 @@ type PlanDetail struct {
 	Proposal ledger.Proposal `json:"proposal"`
 	Basis    ledger.Basis    `json:"basis"`
 	Config   string          `json:"config"`
+	Told     *Told           `json:"told,omitzero"` // what ?told=true asks for
 }
 
 // LedgerView is one line of ledger show.
@@ -174,13 +177,19 @@ func (o *Stage) status(s *ledger.State, snap *ledger.Snapshot, at time.Time) Sta
 	if v.Running {
 		v.UptimeS = int64(time.Since(o.startedAt).Seconds())
 	} else {
-		problem("", "no chain is running")
+		problem("", "no chain is running"+o.Elsewhere)
 	}
 	if c.RunState != ledger.Armed {
 		problem("", "the run state is "+string(c.RunState)+" ("+c.Who+": "+c.Why+")")
 	}
 	if v.Running && snap == nil {
 		problem("", "no snapshot of the exchange yet")
+	}
+	if o.Exchange != nil {
+		v.Exchange = o.Exchange()
+		for _, what := range v.Exchange.Problems() {
+			problem("exchange", what)
+		}
 	}
 	for _, i := range s.Unresolved() {
 		if i.State == ledger.Unknown {
@@ -196,13 +205,22 @@ func (o *Stage) status(s *ledger.State, snap *ledger.Snapshot, at time.Time) Sta
 		// Before a snapshot that knows of the last trade, a difference is no drift.
 		pos := s.Positions[k]
 		if pos != nil && !pos.BareSince.IsZero() {
-			problem(k.Label(), "without its wanted stop since "+pos.BareSince.UTC().Format(time.RFC3339))
+			problem(k.Label(), unprotected(pos))
 		}
 		if p.Drift != nil && !p.Drift.IsZero() && snap.SentAt.After(pos.LastTradeAt) && s.UnresolvedOn(k, ledger.CloseStep) == nil {
 			problem(k.Label(), "drift of "+p.Drift.String())
 		}
 	}
 	return v
+}
+
+// unprotected says which part of a position has not its wanted stop, and since when.
+func unprotected(pos *ledger.Position) string {
+	what := "without its wanted stop"
+	if pos.Stop != nil && pos.Stop.Epoch == pos.Epoch {
+		what = fmt.Sprintf("%s of %s without its wanted stop, which covers %s", pos.Amount.Abs().Sub(pos.Stop.Qty), pos.Amount.Abs(), pos.Stop.Qty)
+	}
+	return what + " since " + pos.BareSince.UTC().Format(time.RFC3339)
 }
 
 func (o *Stage) positions(s *ledger.State, snap *ledger.Snapshot, at, now time.Time) []Position {

@@ -68,6 +68,9 @@ func fate(p *ledger.Plan, s *ledger.State, now time.Time) string {
 	if q.Sign() > 0 {
 		text += fmt.Sprintf(", filled %s at %s", q.Padded(p.Basis.Lot.Step), ledger.AveragePrice(quote, q).Fixed(2))
 	}
+	if q := wouldClose(p); q.Sign() > 0 {
+		text += fmt.Sprintf(", a close of up to %s", q.Padded(p.Basis.Lot.Step))
+	}
 	var frees time.Time
 	if v := decisive(p); v != nil {
 		frees = v.FreesAt
@@ -85,6 +88,27 @@ func fate(p *ledger.Plan, s *ledger.State, now time.Time) string {
 		return text + ": the account's position mode has no such side; propose one of " + sides
 	}
 	return text + ": " + named(advice(p.Reason, frees, now), p.Proposal.Symbol)
+}
+
+// wouldClose is what both permits of a plan that was decided and not sent allowed to close.
+func wouldClose(p *ledger.Plan) (q ledger.Qty) {
+	for _, s := range p.Steps {
+		if p.Outcome != ledger.WouldExecute || s.Kind != ledger.CloseStep || s.Governor == nil || s.Position == nil {
+			continue
+		}
+		if q = s.Position.SafeCloseQty; s.Governor.Capped {
+			q = q.Min(s.Governor.Qty)
+		}
+	}
+	return q
+}
+
+// answered is an exchange's code, where there is one, and what it said.
+func answered(code int64, message string) string {
+	if code == 0 {
+		return message
+	}
+	return fmt.Sprintf("%d %s", code, message)
 }
 
 // sidesHeld are the sides that a symbol has in the account's position mode, as the ledger knows them, where a plan was
@@ -129,6 +153,7 @@ type Explanation struct {
 	Subject string   `json:"subject"`
 	Lines   []string `json:"lines"`
 	Brain   []string `json:"brain,omitzero"` // of a symbol: what the exit-brain thinks of it
+	Told    *Told    `json:"told,omitzero"`  // of a plan: the rest, as its journal has it
 }
 
 // story is everything about a plan, in the order in which it happened.
@@ -157,6 +182,14 @@ func story(p *ledger.Plan, s *ledger.State, now time.Time) Explanation {
 			if len(v.Context) > 0 {
 				text += " (" + numbers(v.Context) + ")"
 			}
+			if v.Ruling == ledger.Allow && step.Kind == ledger.CloseStep {
+				switch {
+				case v.Verdict == step.Position:
+					text += fmt.Sprintf(": %s may be closed", v.SafeCloseQty)
+				case v.Capped:
+					text += fmt.Sprintf(": no more than %s", v.Qty)
+				}
+			}
 			if v.Ruling == ledger.Deny {
 				text += ": " + named(advice(v.Reason, v.FreesAt, now), p.Proposal.Symbol)
 			}
@@ -169,7 +202,7 @@ func story(p *ledger.Plan, s *ledger.State, now time.Time) Explanation {
 			if i := s.Intents[id]; i != nil {
 				text := fmt.Sprintf("order %s: %s %s, %s, executed %s", id, i.Direction, i.Qty, i.State, i.Executed)
 				if i.Code != 0 || i.Message != "" {
-					text += fmt.Sprintf(" (%d %s)", i.Code, i.Message)
+					text += " (" + answered(i.Code, i.Message) + ")"
 				}
 				say("%s", text)
 			}
@@ -202,6 +235,8 @@ func (o *Stage) situation(symbol string, s *ledger.State, snap *ledger.Snapshot,
 			say("%s: the exchange says %s, and there is no ledger yet", k.Label(), p.Exchange)
 		case p.Drift.IsZero():
 			say("%s: exchange and ledger agree on %s (snapshot %.1f s old)", k.Label(), p.Ledger, *p.SnapshotAgeS)
+		case s.UnresolvedOn(k, ledger.CloseStep) != nil || s.UnresolvedOn(k, ledger.StopStep) != nil:
+			say("%s: the exchange says %s, the ledger %s, drift %s (snapshot %.1f s old); an order below may be why", k.Label(), p.Exchange, p.Ledger, p.Drift, *p.SnapshotAgeS)
 		default:
 			say("%s: the exchange says %s, the ledger %s, drift %s (snapshot %.1f s old); permitchain ledger sync %s --reason … makes the ledger take the exchange's amount",
 				k.Label(), p.Exchange, p.Ledger, p.Drift, *p.SnapshotAgeS, symbol)
@@ -214,7 +249,12 @@ func (o *Stage) situation(symbol string, s *ledger.State, snap *ledger.Snapshot,
 	}
 	for _, i := range s.Unresolved() {
 		if i.Key.Symbol == symbol {
-			say("order %s is %s: nothing else is sent for it meanwhile", i.ClientOrderID, i.State)
+			text := fmt.Sprintf("order %s is %s: nothing else is sent for it meanwhile", i.ClientOrderID, i.State)
+			if i.State == ledger.Unknown {
+				text += fmt.Sprintf("; it is looked up until it is found, or until it is certain that it was not placed. If that does not end, look at the exchange: "+
+					"permitchain orders settle %s --order-id N, or --not-placed, with --reason …", i.ClientOrderID)
+			}
+			say("%s", text)
 		}
 	}
 	for _, l := range o.limits(s, now) {
@@ -260,6 +300,9 @@ func (o *Stage) why(w http.ResponseWriter, r *http.Request) error {
 				explained[i].Brain = o.Brain(explained[i].Subject)
 			}
 		}
+		if o.Exchange != nil {
+			explained = append(explained, o.Exchange().explained())
+		}
 		return writeJSON(w, http.StatusOK, explained)
 	}
 	p, err := o.read().Reader().Plan(strings.ToLower(subject))
@@ -273,6 +316,11 @@ func (o *Stage) why(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	told, err := o.tell(r.Context(), p)
+	if err != nil {
+		explained[0].Lines = append(explained[0].Lines, "its gates and what would have turned it can't be told: "+err.Error())
+	}
+	explained[0].Told = told
 	return writeJSON(w, http.StatusOK, explained)
 }
 

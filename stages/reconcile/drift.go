@@ -15,12 +15,35 @@ type Watch struct {
 	last     *ledger.Snapshot // a later one of them: the trades that are fetched are to explain it
 	fetching bool             // and are on their way
 	taking   *taking          // an amount is being taken over
+	reach    int64            // the newest trade of the symbol that any ledger knew …
+	reachAt  time.Time        // … when this snapshot was judged
+}
+
+// catchUpEvery is how often the cursor of a position that agrees follows the trades of its symbol's other side.
+const catchUpEvery = 10 * time.Minute
+
+// catchUp moves the cursor of a position that agrees to what had been traded long before the snapshot. Trades are listed by
+// symbol: beside a side that trades much, those behind the cursor of a quiet one would become too many to be read.
+func (w *Watch) catchUp(s *ledger.State, k ledger.Key, pos *ledger.Position, snap *ledger.Snapshot, f *finding) {
+	if snap.SentAt.Sub(w.reachAt) < catchUpEvery {
+		return
+	}
+	if w.reach > pos.LastTradeID() {
+		f.Events = append(f.Events, &ledger.LedgerReconciled{Key: k, Cursor: w.reach})
+	}
+	w.reach, w.reachAt = pos.LastTradeID(), snap.SentAt
+	for other, p := range s.Positions {
+		if other.Symbol == k.Symbol {
+			w.reach = max(w.reach, p.LastTradeID())
+		}
+	}
 }
 
 // taking is the way in which the exchange's amount becomes the ledger's: a snapshot, the id of
 // the newest trade, and a second snapshot that must agree, so that no trade falls between amount and cursor.
 type taking struct {
 	first    ledger.Holding
+	firstAt  time.Time // exchange clock, when the snapshot that shows it was sent
 	cursor   int64
 	cursorAt time.Time // exchange clock, when the cursor was known; zero: not yet
 	sync     *Sync     // the operator waits for it; nil: adoption of a position that has no ledger
@@ -64,7 +87,7 @@ func (w *Watch) look(c Config, s *ledger.State, k ledger.Key, snap *ledger.Snaps
 		f.hold(s, k, ledger.HoldNoLedger, "the exchange holds "+held.Amount.String())
 	case pos == nil && unresolved: // A cursor that is read now would swallow the order's trades.
 	case pos == nil:
-		w.taking, f.Need = &taking{first: held}, NeedCursor
+		w.taking, f.Need = &taking{first: held, firstAt: snap.SentAt}, NeedCursor
 	case unresolved || !snap.SentAt.After(pos.LastTradeAt):
 		w.first = nil // It may not know of our last trade yet: it says nothing about drift, and drift begins anew after it.
 	case w.fetching:
@@ -81,6 +104,7 @@ func (w *Watch) compare(s *ledger.State, k ledger.Key, pos *ledger.Position, sna
 	case held.Equal(pos.Amount):
 		w.first = nil
 		f.agree(s, k, pos)
+		w.catchUp(s, k, pos, snap, f)
 	case w.first == nil || w.first.Of(k).Amount.IsZero() != held.IsZero():
 		w.first, f.Need = snap, NeedSnapshot
 	case snap.SentAt.After(w.first.SentAt):
@@ -135,6 +159,7 @@ func (w *Watch) explain(c Config, s *ledger.State, k ledger.Key, trades []ledger
 		f.repair(s, k, pos, shown)
 	case held.IsZero() && since(others, first.SentAt): // What both flat snapshots know is not certain.
 		w.first, f.Need = nil, NeedSnapshot
+	case held.IsZero() && snap.SentAt.Sub(first.SentAt) < c.StaleAfter: // An exchange that lags behind itself would show both.
 	case held.IsZero():
 		w.first = nil
 		f.writeOff(s, k, pos, afterOwn, others)
@@ -219,8 +244,9 @@ func (w *Watch) take(s *ledger.State, k ledger.Key, snap *ledger.Snapshot, f fin
 		f.reply(t, ledger.SyncResult{Error: fmt.Sprintf("order %s is unresolved: settle it first", i.ClientOrderID)})
 		return f
 	}
-	if !held.Amount.Equal(t.first.Amount) {
-		return w.moving(s, k, t, held, f)
+	// A trade that was booked since the first is in the ledger: two snapshots that agree without it may both be behind.
+	if !held.Amount.Equal(t.first.Amount) || (pos != nil && pos.LastTradeAt.After(t.firstAt)) {
+		return w.moving(s, k, t, held, snap.SentAt, f)
 	}
 	w.first = nil
 	if t.sync == nil {
@@ -238,14 +264,14 @@ func (w *Watch) take(s *ledger.State, k ledger.Key, snap *ledger.Snapshot, f fin
 }
 
 // moving gives up one try at taking an amount over: a trade came in between.
-func (w *Watch) moving(s *ledger.State, k ledger.Key, t *taking, held ledger.Holding, f finding) finding {
+func (w *Watch) moving(s *ledger.State, k ledger.Key, t *taking, held ledger.Holding, at time.Time, f finding) finding {
 	why := fmt.Sprintf("%s became %s while it was being taken over", t.first.Amount, held.Amount)
 	if t.sync != nil {
 		f.reply(t, ledger.SyncResult{Error: string(ledger.HoldPositionMoving) + ": " + why + "; try again"})
 		return f
 	}
 	f.hold(s, k, ledger.HoldPositionMoving, why)
-	w.taking, f.Need = &taking{first: held}, NeedCursor
+	w.taking, f.Need = &taking{first: held, firstAt: at}, NeedCursor
 	return f
 }
 

@@ -155,12 +155,15 @@ func TestATradeBetweenSnapshotAndFetch(t *testing.T) {
 	b.stands("0.01")
 }
 
-// TestResidual: two flat snapshots before the fetch write the rest off, and what was traded till then is never counted again.
+// TestResidual: two flat snapshots before the fetch, a while apart, write the rest off, and what was traded till then is never counted again.
 func TestResidual(t *testing.T) {
 	b := opened(t, "0.046")
 	b.sees(1, "0.030")
 	b.needs(b.sees(2, "0"), NeedSnapshot) // One flat snapshot is not two.
 	b.needs(b.sees(3, "0"), NeedTrades)
+	b.hears(hand(11, 0.5, "-0.016"))
+	b.stands("0.046") // Both may be of one that lags.
+	b.needs(b.sees(12.5, "0"), NeedTrades)
 	b.hears(hand(11, 0.5, "-0.016"))
 	b.stands("0")
 	if pos := b.state.Positions[btc]; pos.Cursor != 11 {
@@ -298,6 +301,19 @@ func TestASyncWaitsForASnapshotThatKnowsOurTrades(t *testing.T) {
 	b.stands("0.012")
 }
 
+// TestASyncIsNotTakenInByASnapshotThatLags: one that was sent after a booked trade, and still shows what was before it.
+func TestASyncIsNotTakenInByASnapshotThatLags(t *testing.T) {
+	b := opened(t, "0.046")
+	order := Sync{Value: ledger.SyncOrder{Key: btc, Who: "test", Why: "test"}}
+	b.taking = &taking{first: snapshot(0, "0.046").Holdings[0], firstAt: second(0), cursor: 10, cursorAt: second(1), sync: &order}
+	b.fold(&ledger.FillBooked{External: true, Trade: hand(11, 2.5, "-0.034")})
+	f := b.sees(3, "0.046")
+	if f.Reply == nil || !strings.Contains(f.Reply.Result.Error, string(ledger.HoldPositionMoving)) {
+		t.Fatalf("reply %+v", f.Reply)
+	}
+	b.stands("0.012")
+}
+
 // TestASyncEndsTheDriftBeforeIt: trades that were fetched for an older snapshot are not held against the new amount.
 func TestASyncEndsTheDriftBeforeIt(t *testing.T) {
 	b := opened(t, "0.046")
@@ -374,5 +390,42 @@ func TestTradesAfterIsAllOrNothing(t *testing.T) {
 	dead := errors.New("dead")
 	if _, err := exchange.TradesAfter(t.Context(), many{fails: dead}, "BTCUSDT", 0); !errors.Is(err, dead) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestWhatIsNotTradedIsNotJudged: but for what is held of it, or has a ledger.
+func TestWhatIsNotTradedIsNotJudged(t *testing.T) {
+	key := func(symbol string) ledger.Key { return ledger.Key{Symbol: symbol, Side: ledger.Both} }
+	r := &Stage{Symbols: []string{"BTCUSDT", "HELDUSDT", "NOUSDT"}, Board: exchange.NewBoard(map[string]exchange.Market{"BTCUSDT": {}})}
+	snap := &ledger.Snapshot{Holdings: []ledger.Holding{{Key: key("HELDUSDT"), Amount: ledger.MustQty("1")}}}
+	s := ledger.NewState()
+	s.Positions[key("NOUSDT")] = &ledger.Position{}
+	if keys := r.keys(ledger.NewState(), snap); !slices.Equal(keys, []ledger.Key{btc, key("HELDUSDT")}) {
+		t.Errorf("judged are %v", keys)
+	}
+	if keys := r.keys(s, snap); len(keys) != 3 {
+		t.Errorf("with a ledger: %v", keys)
+	}
+}
+
+// TestTheCursorOfAQuietSideFollows: but never over a trade that the snapshot may not know of.
+func TestTheCursorOfAQuietSideFollows(t *testing.T) {
+	b := opened(t, "0.046")
+	other := ledger.Key{Symbol: btc.Symbol, Side: ledger.Short}
+	b.fold(&ledger.LedgerOpened{Holding: ledger.Holding{Key: other, Amount: ledger.MustQty("-1"), Entry: ledger.MustPrice("80000")}, Cursor: 10, By: "test"})
+	for _, step := range []struct {
+		at     float64
+		trades int64 // of the other side, before the snapshot
+		want   int64
+	}{{0, 10, 10}, {590, 25_000, 10}, {601, 25_000, 10}, {1190, 26_000, 10}, {1202, 26_000, 25_000}, {1300, 27_000, 25_000}, {1803, 27_000, 26_000}} {
+		b.fold(&ledger.LedgerReconciled{Key: other, Cursor: step.trades})
+		b.sees(step.at, "0.046")
+		if c := b.state.Positions[btc].Cursor; c != step.want {
+			t.Errorf("after %v s: the cursor is %d, wanted %d", step.at, c, step.want)
+		}
+	}
+	b.sees(2500, "0.03")
+	if b.needs(b.sees(2501, "0.03"), NeedTrades); b.state.Positions[btc].Cursor != 26_000 {
+		t.Error("the cursor moves though exchange and ledger differ")
 	}
 }

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -17,28 +18,32 @@ func (r *Stage) wantOrders(ctx context.Context, now time.Time) {
 		return
 	}
 	r.listing, r.ordersAt = true, now.Add(ordersEvery)
-	since := r.listedAt
-	r.listedAt = r.Exchange.Now()
+	at, since := r.Exchange.Now(), maps.Clone(r.listedAt)
 	r.ask(ctx, func() result {
-		all, err := r.Exchange.OpenOrders(ctx)
-		for _, symbol := range r.Symbols {
-			if err != nil {
-				break
-			}
-			var sent []exchange.OrderState
-			sent, err = r.Exchange.OrdersSince(ctx, symbol, since)
-			all = append(all, sent...)
+		res := result{need: NeedOrders, listed: map[string]time.Time{}}
+		if res.orders, res.err = r.Exchange.OpenOrders(ctx); res.err != nil {
+			return res
 		}
-		return result{need: NeedOrders, orders: all, cursor: since.UnixNano(), err: err}
+		for _, symbol := range r.Symbols {
+			if !r.traded(symbol) {
+				continue
+			}
+			sent, err := r.Exchange.OrdersSince(ctx, symbol, since[symbol])
+			if err == nil {
+				res.orders, res.listed[symbol] = append(res.orders, sent...), at
+			} else if res.err == nil { // One symbol that fails must not hide the others' orders.
+				res.err = fmt.Errorf("%s: %w", symbol, err)
+			}
+		}
+		return res
 	})
 }
 
 func (r *Stage) onOrders(ctx context.Context, res result) error {
 	r.listing = false
+	maps.Copy(r.listedAt, res.listed) // Where it failed, the next look goes as far back.
 	if res.err != nil {
-		r.listedAt = time.Unix(0, res.cursor).UTC() // The next look goes as far back.
-		r.Log.Warn().Err(res.err).Msg("the account's orders could not be looked through for another instance's; tried again in a minute")
-		return nil
+		r.Log.Warn().Err(res.err).Msg("not all of the account's orders could be looked through for another instance's; tried again in a minute")
 	}
 	var keys []ledger.Key
 	for _, o := range res.orders {

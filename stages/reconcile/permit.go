@@ -1,7 +1,6 @@
 package reconcile
 
 import (
-	"fmt"
 	"strings"
 	"time"
 
@@ -93,7 +92,7 @@ func (x examiner) sides() (ledger.Verdict, bool) {
 func (x examiner) amounts() (ledger.Verdict, bool) {
 	differ := x.tolerance().Less(x.diff())
 	if pos := x.state.Positions[x.plan.Key()]; differ && pos != nil && !x.seen.SnapshotAt.After(pos.LastTradeAt) {
-		return x.failed(true, ledger.CooldownInFlight, ledger.Fact{Name: "last_trade_after_snapshot", Value: pos.LastTradeAt.Sub(x.seen.SnapshotAt).String()})
+		return x.failed(true, ledger.CooldownInFlight, ledger.Fact{Name: "last_trade_after_snapshot", Value: pos.LastTradeAt.Sub(x.seen.SnapshotAt).Round(time.Millisecond).String()})
 	}
 	return x.failed(differ, ledger.QtyMismatch)
 }
@@ -168,14 +167,19 @@ func (c Config) Tolerance() ledger.Tolerance {
 	return ledger.Tolerance{Pct: c.TolerancePct, USD: c.ToleranceUSD}
 }
 
-func (x examiner) age() time.Duration { return x.seen.At.Sub(x.seen.SnapshotAt) }
+// age is for people: what it is judged by is exact.
+func (x examiner) age() time.Duration {
+	return x.seen.At.Sub(x.seen.SnapshotAt).Round(time.Millisecond)
+}
 
 func (x examiner) facts() ledger.Facts {
 	ours, known := x.state.Amount(x.plan.Key())
 	facts := ledger.Facts{
-		{Name: "exchange_amt", Value: x.seen.Holding.Amount.String()}, {Name: "ledger_amt", Value: ours.String()},
-		{Name: "diff", Value: x.diff().String()}, {Name: "tolerance", Value: x.tolerance().String()},
-		{Name: "snapshot_age", Value: fmt.Sprintf("%.3fs", x.age().Seconds())},
+		{Name: "exchange_amt", Value: x.seen.Holding.Amount.String()},
+		{Name: "ledger_amt", Value: ours.String()},
+		{Name: "diff", Value: x.diff().String()},
+		{Name: "tolerance", Value: x.tolerance().Readable(x.seen.Lot.Step)},
+		{Name: "snapshot_age", Value: x.age().String()},
 	}
 	if !known {
 		facts = append(facts, ledger.Fact{Name: "ledger", Value: "missing"})

@@ -46,17 +46,20 @@ type Stage struct {
 	Ask      pipeline.Bell        // someone wants a snapshot now
 	Arrived  pipeline.Bell        // to apply: a snapshot is on the board
 	Log      zerolog.Logger
+	Now      func() time.Time // the local clock; nil: time.Now
+	Spawn    func(func())     // runs what waits for the exchange; nil: on a goroutine of its own
 
 	watches   map[ledger.Key]*Watch
-	strays    map[string]bool // orders that the last list showed open though the ledger has them as ended
-	ordersAt  time.Time       // when the orders of our form are looked through next; local clock
-	listing   bool            // that is under way
-	listedAt  time.Time       // exchange clock; orders since then have not been looked through
+	strays    map[string]bool      // orders that the last list showed open though the ledger has them as ended
+	ordersAt  time.Time            // when the orders of our form are looked through next; local clock
+	listing   bool                 // that is under way
+	listedAt  map[string]time.Time // exchange clock; a symbol's orders since then have not been looked through
 	results   chan result
 	asking    sync.WaitGroup
 	startedAt time.Time // exchange clock
 	pending   bool      // a snapshot is on its way
 	again     bool      // and another is wanted after it
+	spent     int       // snapshots lately, one less with each tick
 	failing   bool      // the last snapshot failed: said once
 }
 
@@ -66,6 +69,7 @@ type result struct {
 	snapshot *ledger.Snapshot
 	trades   []ledger.Trade
 	orders   []exchange.OrderState
+	listed   map[string]time.Time // until when the orders of these symbols have been looked through
 	cursor   int64
 	taking   *taking // what the cursor was asked for
 	need     Need
@@ -74,14 +78,14 @@ type result struct {
 
 const (
 	tickEvery   = time.Second
+	spentMax    = 20 // snapshots in quick succession; beyond it there is one a second, because each costs the exchange's patience
 	ordersEvery = time.Minute
 	syncWithin  = 20 * time.Second // less than the operator waits for the answer
 )
 
 // Run works until it is stopped.
 func (r *Stage) Run(stop pipeline.Stop) error {
-	r.watches, r.results, r.startedAt = map[ledger.Key]*Watch{}, make(chan result, 1), r.Exchange.Now()
-	r.listedAt = r.startedAt
+	r.begin()
 	asking, cancel := context.WithCancel(stop.Hard)
 	defer r.Loop.Wait()
 	defer r.asking.Wait()
@@ -98,15 +102,14 @@ func (r *Stage) Run(stop pipeline.Stop) error {
 		case res := <-r.results:
 			err = r.take(asking, res)
 		case order := <-r.Syncs:
-			r.begin(asking, order)
+			r.sync(asking, order)
 		case <-r.Ask:
 			r.wantSnapshot(asking)
 		case <-poll.C:
+			r.spent = max(0, r.spent-1) // These are not rationed.
 			r.wantSnapshot(asking)
 		case <-tick.C:
-			r.giveUp(time.Now())
-			r.wantOrders(asking, time.Now())
-			err = r.watchSilence(stop.Hard)
+			err = r.tick(asking)
 		case <-stop.Soft:
 			return nil
 		case <-stop.Hard.Done():
@@ -118,18 +121,16 @@ func (r *Stage) Run(stop pipeline.Stop) error {
 	}
 }
 
+func (r *Stage) begin() {
+	r.watches, r.results, r.startedAt = map[ledger.Key]*Watch{}, make(chan result, 1), r.Exchange.Now()
+	r.listedAt = map[string]time.Time{}
+	for _, symbol := range r.Symbols {
+		r.listedAt[symbol] = r.startedAt
+	}
+}
+
 func (r *Stage) permit(stop pipeline.Stop, id ledger.PlanID) error {
-	err := r.Loop.Do(stop.Hard, func(s *ledger.State, now time.Time) (st step) {
-		p := s.Plans[id]
-		if p == nil || p.Outcome.Final() {
-			return st
-		}
-		symbol := p.Proposal.Symbol
-		seen := Seen{r.Exchange.Now(), r.Board.Snapshot(), r.mark(symbol), r.Board.Markets[symbol].Lot}
-		st.Events = []ledger.Event{Permit(r.Config(symbol), s, p, seen, now)}
-		return st
-	})
-	if err != nil {
+	if err := r.judge(stop.Hard, id); err != nil {
 		return err
 	}
 	select {
@@ -140,16 +141,30 @@ func (r *Stage) permit(stop pipeline.Stop, id ledger.PlanID) error {
 	return nil
 }
 
+// judge puts a verdict on a plan on record.
+func (r *Stage) judge(hard context.Context, id ledger.PlanID) error {
+	return r.Loop.Do(hard, func(s *ledger.State, now time.Time) (st step) {
+		p := s.Plans[id]
+		if p == nil || p.Outcome.Final() {
+			return st
+		}
+		symbol := p.Proposal.Symbol
+		seen := Seen{r.Exchange.Now(), r.Board.Snapshot(), r.mark(symbol), r.Board.Markets[symbol].Lot}
+		st.Events = []ledger.Event{Permit(r.Config(symbol), s, p, seen, now)}
+		return st
+	})
+}
+
 func (r *Stage) mark(symbol string) ledger.Price { return r.Board.Mark(symbol).Price }
 
 // wantSnapshot asks for a snapshot, and for one more after it when one is on its way already:
-// that one may have left too early to know what is asked for.
+// that one may have left too early to know what is asked for. On an account that changes all the time they are rationed.
 func (r *Stage) wantSnapshot(ctx context.Context) {
-	if r.pending {
+	if r.pending || r.spent >= spentMax {
 		r.again = true
 		return
 	}
-	r.pending = true
+	r.pending, r.spent = true, r.spent+1
 	r.ask(ctx, func() result {
 		snap, err := r.Exchange.Snapshot(ctx)
 		return result{need: NeedSnapshot, snapshot: &snap, err: err}
@@ -158,7 +173,7 @@ func (r *Stage) wantSnapshot(ctx context.Context) {
 
 // ask puts one question to the exchange; the answer comes back as a result.
 func (r *Stage) ask(ctx context.Context, question func() result) {
-	r.asking.Go(func() { pipeline.Send(ctx, r.results, question()) })
+	r.spawn(func() { pipeline.Send(ctx, r.results, question()) })
 }
 
 func (r *Stage) take(ctx context.Context, res result) error {
@@ -202,13 +217,22 @@ func (r *Stage) watch(k ledger.Key) *Watch {
 	return r.watches[k]
 }
 
-// keys are the positions to be judged: those of our symbols in the account's mode, and those that have a ledger.
+// traded tells whether the exchange trades a symbol; of another it answers no question.
+func (r *Stage) traded(symbol string) bool {
+	_, ok := r.Board.Markets[symbol]
+	return ok
+}
+
+// keys are the positions to be judged: those of our symbols that are traded, in the account's mode, and those that are held or
+// have a ledger.
 func (r *Stage) keys(s *ledger.State, snap *ledger.Snapshot) []ledger.Key {
 	all := map[ledger.Key]bool{}
 	if snap != nil {
 		for _, symbol := range r.Symbols {
 			for _, k := range snap.Keys(symbol) {
-				all[k] = true
+				if r.traded(symbol) || !snap.Of(k).Amount.IsZero() {
+					all[k] = true
+				}
 			}
 		}
 	}
@@ -262,6 +286,7 @@ func (r *Stage) find(ctx context.Context, k ledger.Key, f finding) {
 			trades, err := exchange.TradesAfter(ctx, r.Exchange, k.Symbol, f.After)
 			return result{need: NeedTrades, key: k, trades: trades, err: err}
 		})
+	default: // Nothing, or what this stage asks for by itself.
 	}
 }
 
@@ -297,8 +322,8 @@ func (r *Stage) onCursor(ctx context.Context, res result) error {
 	return nil
 }
 
-// begin starts a sync; the position must have been seen at least once.
-func (r *Stage) begin(ctx context.Context, order Sync) {
+// sync takes an amount over on the operator's word; the position must have been seen at least once.
+func (r *Stage) sync(ctx context.Context, order Sync) {
 	snap := r.Board.Snapshot()
 	w := r.watch(order.Value.Key)
 	switch {
@@ -309,9 +334,20 @@ func (r *Stage) begin(ctx context.Context, order Sync) {
 	case w.taking != nil && w.taking.sync != nil:
 		order.Reply <- ledger.SyncResult{Error: "another sync of this position is under way"}
 	default:
-		w.taking = &taking{first: snap.Of(order.Value.Key), sync: &order, until: time.Now().Add(syncWithin)}
+		w.taking = &taking{first: snap.Of(order.Value.Key), firstAt: snap.SentAt, sync: &order, until: r.now().Add(syncWithin)}
 		r.find(ctx, order.Value.Key, finding{Need: NeedCursor})
 	}
+}
+
+// tick does what is due.
+func (r *Stage) tick(ctx context.Context) error {
+	if r.spent = max(0, r.spent-1); r.again && !r.pending {
+		r.again = false
+		r.wantSnapshot(ctx)
+	}
+	r.giveUp(r.now())
+	r.wantOrders(ctx, r.now())
+	return r.watchSilence(ctx)
 }
 
 // giveUp ends the syncs that the exchange has kept waiting for too long: their operators soon stop waiting, and what

@@ -1,9 +1,12 @@
 package replay
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -170,4 +173,47 @@ func (b *book) propose(proposal *ledger.Proposal, first, latest *ledger.Snapshot
 	if mark != nil {
 		p.proposed.mark, p.proposed.markAt = mark.Price, mark.At
 	}
+}
+
+// Lines is the journal that an export of it is.
+func Lines(r io.Reader) Journal {
+	return func(fn func(ledger.Record) error) error {
+		lines := bufio.NewReader(r)
+		for n := 1; ; n++ {
+			text, err := lines.ReadBytes('\n')
+			if len(bytes.TrimSpace(text)) > 0 {
+				if wrong := line(n, text, fn); wrong != nil {
+					return wrong
+				}
+			}
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("read line %d: %w", n, err)
+			}
+		}
+	}
+}
+
+// line reads one line of an export: the first tells its format, each other one is a record.
+func line(n int, text []byte, fn func(ledger.Record) error) error {
+	var e struct {
+		entry
+		Format string `json:"format"`
+	}
+	if err := json.Unmarshal(text, &e); err != nil {
+		return fmt.Errorf("line %d is not JSON: %w", n, err)
+	}
+	if n == 1 {
+		if e.Format != exportFormat || e.Version != exportVersion {
+			return fmt.Errorf("line 1 is not the beginning of what permitchain ledger export writes, version %d", exportVersion)
+		}
+		return nil
+	}
+	event, err := ledger.DecodeEvent(e.Kind, max(e.Version, 1), bytes.TrimSpace(e.Event))
+	if err != nil {
+		return fmt.Errorf("line %d: %w", n, err)
+	}
+	return fn(ledger.Record{Seq: e.Seq, At: e.At, Event: event})
 }

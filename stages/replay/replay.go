@@ -14,6 +14,10 @@
 // and kept to be shown. Plans of an export are decided on the folded state of its journal, under
 // the configuration it records; plans of all else under Options.Rules.
 //
+// A journal of our own is decided again in another way (Again): record by record on the fold of those before it, under the
+// configuration in force, and every payload must come out the same to the byte; under other rules it tells which plans that
+// touches. Tell does it for the sake of one plan: its gates, and the least change that would have turned its outcome.
+//
 // Only OpenLogs touches the file system. The package knows nothing of config.yaml: its caller
 // splits what was set with ParseSets, lays Overlay(rest) over its configuration, and makes Rules of that.
 package replay

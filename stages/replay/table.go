@@ -24,8 +24,10 @@ func (r *Report) WriteTable(w io.Writer, color bool) error {
 		if i > 0 {
 			t.AppendRow(table.Row{" "})
 		}
-		t.AppendRow(table.Row{d.name(), d.what(), d.plan.shown[byGovernor].text(paint, governorNumbers[:], ledger.Qty{}),
-			d.plan.shown[byPosition].text(paint, positionNumbers[:], d.plan.lot.Step), d.send(), d.result(paint)})
+		t.AppendRow(table.Row{
+			d.name(), d.what(), d.plan.shown[byGovernor].text(paint, governorNumbers[:], ledger.Qty{}),
+			d.plan.shown[byPosition].text(paint, positionNumbers[:], d.plan.lot.Step), d.send(), d.result(paint),
+		})
 	}
 	var b strings.Builder
 	if len(r.Decisions) > 0 {

@@ -13,8 +13,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"time"
 
+	"permitchain/ledger"
 	"permitchain/ledger/store"
 	"permitchain/stages/operator"
 )
@@ -55,8 +57,9 @@ func (d Door) Open(ctx context.Context, need Need) (*Client, error) {
 	if conn, err := dial(ctx, "", ""); err == nil {
 		return &Client{&http.Client{Transport: &http.Transport{DialContext: dial}}, func() error { return nil }}, conn.Close()
 	}
+	d.Stage.Elsewhere = d.elsewhere()
 	if need == Chain {
-		return nil, operator.ErrNotRunning
+		return nil, operator.Failed(operator.NotRunning, "%s%s", operator.ErrNotRunning.Text, d.Stage.Elsewhere)
 	}
 	if need == ToRead {
 		return d.openFile()
@@ -84,9 +87,27 @@ func (d Door) openFile() (*Client, error) {
 // none says it of a ledger that is not there: nobody has begun one, so there is nothing to read or to stop.
 func (d Door) none(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return operator.Failed(operator.NotRunning, "no chain is running, and there is no ledger at %s yet: start one with permitchain run", d.Ledger)
+		return operator.Failed(operator.NotRunning, "no chain is running, and there is no ledger at %s yet: start one with permitchain run%s", d.Ledger, d.Stage.Elsewhere)
 	}
 	return err
+}
+
+// elsewhere names the chains of other modes that run where the one asked doesn't: likely one of them was meant.
+func (d Door) elsewhere() (text string) {
+	folder, name := filepath.Split(d.Stage.Socket)
+	for _, mode := range ledger.Modes {
+		socket := filepath.Join(filepath.Dir(filepath.Clean(folder)), string(mode), name)
+		conn, err := net.DialTimeout("unix", socket, connectIn)
+		if err != nil {
+			continue
+		}
+		_ = conn.Close()
+		if mode == d.Stage.Mode {
+			return ""
+		}
+		text += fmt.Sprintf("; a chain runs in mode %s: --mode %s", mode, mode)
+	}
+	return text
 }
 
 // Close ends what Open began.

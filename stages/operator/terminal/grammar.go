@@ -17,7 +17,7 @@ type Commands struct {
 	Positions positionsCmd `cmd:"" group:"look" help:"Positions in full: exchange, ledger, epoch, tranches, stop."`
 	Orders    struct {
 		Ls     ordersCmd `cmd:"" default:"withargs" help:"Orders of late, the newest first."`
-		Settle settleCmd `cmd:"" help:"Say what became of an order that stays unknown; it is looked up once more first."`
+		Settle settleCmd `cmd:"" help:"Say what became of an order that stays unknown, or was placed and is not known to the exchange any more; it is looked up once more first."`
 	} `cmd:"" group:"both" help:"Orders that were promised, and what became of them."`
 	Plans struct {
 		Ls     plansCmd  `cmd:"" default:"withargs" help:"Plans, the newest first."`
@@ -60,7 +60,7 @@ type (
 	}
 	settleCmd struct {
 		ID        string `arg:"" help:"The order's client id, as orders ls shows it."`
-		OrderID   string `required:"" xor:"evidence" placeholder:"N" help:"It is this order of the exchange's."`
+		OrderID   string `required:"" xor:"evidence" placeholder:"N" help:"It is this order of the exchange's; of an order that was placed, its own."`
 		NotPlaced bool   `required:"" xor:"evidence" help:"It was never placed."`
 		reasoned
 	}

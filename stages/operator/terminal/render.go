@@ -97,6 +97,9 @@ func (t *Terminal) status(s operator.Status) error {
 		state += fmt.Sprintf(" since %s, by %s: %s", operator.Stamp(s.Since), s.RunStateBy, s.RunStateWhy)
 	}
 	t.say("run state %s", state)
+	if s.Exchange != nil {
+		t.say("exchange %s", s.Exchange.Summary())
+	}
 	c := s.Plans
 	t.say("plans %d: %d executed, %d denied, %d skipped, %d errors, %d would execute, %d pending; %d duplicates; %d open orders",
 		c.Total, c.Executed, c.Denied, c.Skipped, c.Errors, c.WouldExecute, c.Pending, c.Duplicates, s.OpenIntents)
@@ -126,13 +129,7 @@ func (t *Terminal) Positions(ctx context.Context) error {
 				done = append(done, strings.TrimPrefix(string(a), "PARTIAL_"))
 			}
 		}
-		stop := unknownCell
-		if p.Stop != nil {
-			stop = p.Stop.Trigger.String()
-		}
-		if p.Unprotected {
-			stop = fmt.Sprintf("MISSING for %.0fs", p.UnprotectedS)
-		}
+		stop := stopCell(p)
 		usd := unknownCell
 		if !p.Mark.IsZero() {
 			usd = p.Notional.Fixed(2)
@@ -140,6 +137,24 @@ func (t *Terminal) Positions(ctx context.Context) error {
 		return append(t.positionRow(p.PositionStatus), t.price(p.Symbol, p.Entry), t.price(p.Symbol, p.Mark), usd, strconv.FormatInt(p.Epoch, 10),
 			orNone(strings.Join(done, ",")), stop)
 	})
+}
+
+// stopCell is the stop of a position, with its quantity where that is not the position's.
+func stopCell(p operator.Position) string {
+	cell := unknownCell
+	switch {
+	case p.Stop != nil && p.Ledger != nil && !p.Stop.Qty.Equal(p.Ledger.Abs()):
+		cell = fmt.Sprintf("%s for %s", p.Stop.Trigger, p.Stop.Qty)
+	case p.Stop != nil:
+		cell = p.Stop.Trigger.String()
+	}
+	switch {
+	case p.Unprotected && p.Stop != nil:
+		return fmt.Sprintf("%s, the rest MISSING for %.0fs", cell, p.UnprotectedS)
+	case p.Unprotected:
+		return fmt.Sprintf("MISSING for %.0fs", p.UnprotectedS)
+	}
+	return cell
 }
 
 // Limits shows what is used of each limit.
@@ -216,4 +231,52 @@ func (t *Terminal) Holds(ctx context.Context) error {
 	return list(ctx, t, "/v1/holds", "nothing is on hold", c, func(h operator.HoldView) []string {
 		return []string{h.Symbol, orNone(string(h.Side)), string(h.Reason), h.Owner, instant(h.At), h.Evidence, h.Frees}
 	})
+}
+
+// told shows a plan's gates, what would have turned it, and its records.
+func (t *Terminal) told(told *operator.Told) error {
+	if told == nil || t.JSON {
+		return nil
+	}
+	rows := [][]string{}
+	for _, g := range told.Gates {
+		passed := "passed"
+		switch {
+		case g.Reached && !g.Passed:
+			passed = string(ledger.Denied)
+		case !g.Reached:
+			passed = map[bool]string{true: "unreached", false: "would deny"}[g.Passed]
+		}
+		step := unknownCell
+		if g.Step > 0 {
+			step = strconv.Itoa(g.Step)
+		}
+		rows = append(rows, []string{step, string(g.Stage), g.Name, g.Value, g.Bound, passed})
+	}
+	if len(rows) > 0 {
+		t.say("")
+		if err := t.table(columns{names: []string{"step", "stage", "gate", "value", "bound", "result"}}, rows); err != nil {
+			return err
+		}
+	}
+	if len(told.Nearest)+len(rows) > 0 {
+		t.say("")
+	}
+	heading := ""
+	for _, f := range told.Nearest {
+		if head := fmt.Sprintf("  it would have passed %s (%s) with any of", f.Stage, f.Gate); head != heading {
+			heading = head
+			t.say("%s", head)
+		}
+		t.item("    - ", f.Words())
+	}
+	if told.Margin != nil {
+		t.item(fmt.Sprintf("  nearest to stopping it, %s: ", told.Margin.Stage), told.Margin.Words())
+	}
+	t.say("")
+	rows = rows[:0]
+	for _, m := range told.Records {
+		rows = append(rows, []string{strconv.FormatUint(m.Seq, 10), m.At.UTC().Format("15:04:05.000"), m.Text})
+	}
+	return t.table(columns{names: []string{"record", "at", "what"}}, rows)
 }

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/jedib0t/go-pretty/v6/text"
+
 	"permitchain/ledger"
 	"permitchain/ledger/store"
 	"permitchain/stages/operator"
@@ -63,6 +65,18 @@ func (t *Terminal) say(format string, args ...any) {
 	}
 }
 
+// item is a line of a list, folded within a terminal's width.
+func (t *Terminal) item(head, line string) {
+	if t.Width > 0 {
+		lines := strings.Split(text.WrapSoft(line, max(wrapFrom, t.Width-len(head))), "\n")
+		for i := range lines {
+			lines[i] = strings.TrimRight(lines[i], " ")
+		}
+		line = strings.Join(lines, "\n"+strings.Repeat(" ", len(head)))
+	}
+	t.say("%s%s", head, line)
+}
+
 // list shows a list as a table.
 func list[T any](ctx context.Context, t *Terminal, path, none string, c columns, row func(T) []string) error {
 	var items []T
@@ -106,10 +120,13 @@ func (t *Terminal) Why(ctx context.Context, subject string) error {
 	for _, e := range explained {
 		t.say("%s", e.Subject)
 		for _, l := range e.Lines {
-			t.say("  - %s", l)
+			t.item("  - ", l)
 		}
 		for _, l := range e.Brain {
 			t.say("  %s", l)
+		}
+		if err := t.told(e.Told); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -118,7 +135,11 @@ func (t *Terminal) Why(ctx context.Context, subject string) error {
 // Plan shows one plan in full.
 func (t *Terminal) Plan(ctx context.Context, id string) error {
 	var d operator.PlanDetail
-	if err := t.call(ctx, ToRead, http.MethodGet, "/v1/plans/"+url.PathEscape(strings.ToLower(id)), nil, &d); err != nil || t.JSON {
+	whole := ""
+	if t.JSON {
+		whole = "?told=true" // A table has it from why.
+	}
+	if err := t.call(ctx, ToRead, http.MethodGet, "/v1/plans/"+url.PathEscape(strings.ToLower(id))+whole, nil, &d); err != nil || t.JSON {
 		return err
 	}
 	if err := t.table(planColumns, [][]string{t.planRow(d.PlanView)}); err != nil {
@@ -151,6 +172,11 @@ func (t *Terminal) act(ctx context.Context, need Need, path string, o operator.O
 		return t.Unconfirmed
 	}
 	err := t.call(ctx, need, http.MethodPost, path, o, out)
+	if err == nil && need == ToWrite {
+		if elsewhere := t.Door.elsewhere(); elsewhere != "" {
+			t.say("! this was done to mode %s, of which no chain is running%s", t.Door.Stage.Mode, elsewhere)
+		}
+	}
 	if errors.Is(err, errCut) {
 		return fmt.Errorf("it may have been done all the same; permitchain status tells: %w", err)
 	}

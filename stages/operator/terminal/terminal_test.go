@@ -2,6 +2,7 @@ package terminal
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -180,6 +181,61 @@ func TestReloadAndBrain(t *testing.T) {
 	}
 }
 
+// A plan's story fits a terminal of 100 columns, and loses none of its numbers there.
+func TestToldFits(t *testing.T) {
+	told := operator.Told{
+		Gates: []operator.Gate{
+			{Stage: ledger.StagePlan, Name: "age", Value: "555ms", Bound: "at most 30s", Passed: true, Reached: true},
+			{Step: 1, Stage: ledger.StageGovernor, Name: "9 portfolio_daily_notional", Value: "12345.00 used + 2001.08", Bound: "at most 100000", Passed: true, Reached: true},
+			{Step: 1, Stage: ledger.StagePosition, Name: "4 difference", Value: "0.044 (ledger 0.002)", Bound: "at most 0.001", Reached: true, Reason: ledger.QtyMismatch},
+			{Step: 1, Stage: ledger.StagePosition, Name: "5 holds", Value: "qty_mismatch_no_evidence,foreign_instance", Bound: "none", Reason: ledger.HoldActive},
+			{Step: 1, Stage: ledger.StagePosition, Name: "7 quantity", Value: "0.023", Bound: "at least 0.001", Passed: true},
+		},
+		Nearest: []operator.Flip{
+			{Step: 1, Stage: ledger.StagePosition, Gate: ledger.QtyMismatch, Change: "ledger_amt 0.046 (0.002): permitchain ledger sync BTCUSDT --reason …"},
+			{Step: 1, Stage: ledger.StagePosition, Gate: ledger.QtyMismatch, Change: "tolerance ≥ 0.044 (0.001): reconcile.tolerance_pct 95.66 (1) and reconcile.tolerance_usd 3828.15 (100)", Still: "governor denies hourly_limit_exceeded"},
+		},
+		Records: []operator.Moment{{Seq: 144, Text: "promised pc-c3e628363336763a-1-1: close SELL 0.017 of 0.035, ledger 0.035, not signed after 16:13:07.028, fence 16:13:11.028"}},
+	}
+	body, err := json.Marshal([]operator.Explanation{{Subject: "plan c3e6", Lines: []string{"outcome: " + strings.Repeat("denied by position 4, ", 9)}, Told: &told}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	show := func(width int) string {
+		var out strings.Builder
+		term := &Terminal{Out: &out, Width: width, Door: fakeChain(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/v1/markets" {
+				body = []byte("{}")
+			}
+			_, _ = w.Write(body)
+		}))}
+		was := body
+		if err := term.Why(t.Context(), "c3e6"); err != nil {
+			t.Fatal(err)
+		}
+		body = was
+		return out.String()
+	}
+	text := show(100)
+	for line := range strings.Lines(text) {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 100 || strings.HasSuffix(line, " \n") {
+			t.Errorf("a line of %d: %q", n, line)
+		}
+	}
+	words := strings.Join(strings.Fields(text), " ")
+	for _, want := range []string{
+		"4 difference 0.044 (ledger 0.002)", "denied", "would deny", "unreached", "12345.00 used + 2001.08", "it would have passed position (reconcile_required_qty_mismatch) with any of",
+		"- tolerance ≥ 0.044 (0.001): reconcile.tolerance_pct 95.66 (1) and reconcile.tolerance_usd 3828.15 (100) (governor denies hourly_limit_exceeded all the same)", "fence 16:13:11.028",
+	} {
+		if !strings.Contains(words, want) {
+			t.Errorf("%q is missing:\n%s", want, text)
+		}
+	}
+	if wide := show(0); !strings.Contains(strings.Join(strings.Fields(wide), " "), "4 difference 0.044 (ledger 0.002) at most 0.001 denied") || !strings.Contains(wide, "    - tolerance ≥ 0.044 (0.001): reconcile.tolerance_pct 95.66 (1) and") {
+		t.Errorf("for a program:\n%s", wide)
+	}
+}
+
 // A chain that was reached and does not answer may have executed what it was sent: that is not "no chain is running".
 func TestAConnectionThatEndsBeforeTheAnswer(t *testing.T) {
 	proposal := filepath.Join(t.TempDir(), "p.json")
@@ -238,6 +294,56 @@ func TestNothingIsDoneUnconfirmedOrWithoutAChain(t *testing.T) {
 	} {
 		if err := act(); !errors.Is(err, term.Unconfirmed) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Who asks the wrong mode is told of the chain that was likely meant.
+func TestAChainOfAnotherModeIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	door := Door{Stage: operator.Stage{Mode: ledger.Paper, Socket: filepath.Join(dir, "paper", "s")}, Ledger: filepath.Join(dir, "paper", "l")}
+	listen := func(mode string) {
+		if err := os.MkdirAll(filepath.Join(dir, mode), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("unix", filepath.Join(dir, mode, "s"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+	}
+	if said := door.elsewhere(); said != "" {
+		t.Errorf("nothing runs: %q", said)
+	}
+	listen("testnet")
+	for _, need := range []Need{Chain, ToRead} {
+		_, err := door.Open(t.Context(), need)
+		if failure := (*operator.Failure)(nil); !errors.As(err, &failure) || failure.Kind != operator.NotRunning || !strings.HasSuffix(failure.Text, "; a chain runs in mode testnet: --mode testnet") {
+			t.Errorf("need %d: %v", need, err)
+		}
+	}
+	listen("paper")
+	if said := door.elsewhere(); said != "" {
+		t.Errorf("the one asked runs: %q", said)
+	}
+}
+
+// TestStopCell: a stop for another quantity than the position's says so, also while it protects all there is.
+func TestStopCell(t *testing.T) {
+	amount := ledger.MustQty("-0.056")
+	stop := func(q string) *ledger.Stop {
+		return &ledger.Stop{Trigger: ledger.MustPrice("60000"), Qty: ledger.MustQty(q)}
+	}
+	at := operator.PositionStatus{Ledger: &amount}
+	for want, p := range map[string]operator.Position{
+		unknownCell:       {PositionStatus: at},
+		"60000":           {PositionStatus: at, Stop: stop("0.056")},
+		"60000 for 0.046": {PositionStatus: at, Stop: stop("0.046")},
+		"MISSING for 7s":  {PositionStatus: at, Unprotected: true, UnprotectedS: 7},
+		"60000 for 0.046, the rest MISSING for 7s": {PositionStatus: at, Stop: stop("0.046"), Unprotected: true, UnprotectedS: 7},
+	} {
+		if got := stopCell(p); got != want {
+			t.Errorf("%q, wanted %q", got, want)
 		}
 	}
 }
