@@ -284,11 +284,14 @@ func (s *session) refusals() {
 	s.say(7, []string{"BINANCE_API_SECRET=" + plantedSecret[:30] + "\n" + plantedSecret[30:]}, "-c", "c.yaml", "run") // a blank in it
 	s.say(7, []string{"BINANCE_API_SECRET=" + plantedSecret + "x"}, "-c", "c.yaml", "run")                            // the exchange refuses the signature
 	s.say(7, []string{"BINANCE_API_SECRET=" + plantedSecret + "x"}, "-c", "c.yaml", "doctor")
-	for _, kind := range []sandbox.Kind{sandbox.Closed, sandbox.Hang, sandbox.WAF, sandbox.Empty} {
+	for _, kind := range []sandbox.Kind{sandbox.Closed, sandbox.Hang, sandbox.BadGateway, sandbox.Empty} {
 		s.arm(sandbox.Fault{Kind: kind, Call: "GET /fapi/v1/accountConfig", Times: -1}) // a signed request, whose URL an error could show
 		s.say(7, nil, "-c", "c.yaml", "run")
 		s.sandbox.Disarm()
 	}
+	s.arm(sandbox.Fault{Kind: sandbox.WAF, Call: "GET /fapi/v1/accountConfig", Times: -1})
+	s.say(-1, nil, "-c", "c.yaml", "doctor") // run would wait for the end of it.
+	s.sandbox.Disarm()
 	s.say(7, []string{"BINANCE_API_KEY_FILE=" + s.write("planted.key", plantedKey)}, "-c", "c.yaml", "run") // two places
 	s.say(7, nil, "-c", "c.yaml", "--mode", "live", "run")
 	s.say(2, nil, "-c", "c.yaml", "--mode", plantedSecret, "run")

@@ -34,11 +34,33 @@ test_of() { # PACKAGE TEST
   "$GO" test -count=1 -v -timeout 3h -run "$2" "$1"
 }
 
+# Tier A: the simulator. What it says is one JSON object.
+tier_a() {
+  local said=0 json
+  json=$(mktemp)
+  bin/permitchain simulate --seeds "${SEEDS_A:-1000000}" -o json >"$json" || said=$?
+  for name in seeds plans orders executed crashes virtual_s; do
+    printf 'figure tier_a_%s %s\n' "$name" "$(grep -Eo "\"$name\":[0-9]+" "$json" | head -n 1 | cut -d: -f2)"
+  done
+  printf 'figure tier_a_violations %s\n' "$(grep -Eo '"invariant":' "$json" | wc -l)"
+  grep -Eo '"trace_sha256":"[0-9a-f]+"' "$json"
+  rm -f "$json"
+  return $said
+}
+collect tier_a tier_a
+
+# Tier B: the real chain, adapter and sandbox in virtual time; then faults over real sockets.
+SEEDS=${SEEDS_B:-500} collect tier_b test_of ./stages '^TestSwarm$'
+collect fault_matrix test_of ./stages '^TestFaultMatrix$'
+
 # Tier C: the shipped binary, real signals, a real disk.
 collect power_loss test_of ./ledger/store '^TestPowerLossImages$'
 collect system_calls test_of ./e2e '^TestEveryCall$'
 collect disk_full test_of ./e2e '^TestDiskFull$'
 collect random_kills test_of ./e2e '^TestKilledAtRandom$'
+
+# Whether all of this can fail.
+collect mutants scripts/mutants.sh
 
 {
   printf '{\n  "date": "%s",\n  "commit": "%s",\n' "$(date -u +%FT%TZ)" "$(git rev-parse HEAD 2>/dev/null || echo unknown)$([ -z "$(git status --porcelain 2>/dev/null)" ] || echo +changes)"

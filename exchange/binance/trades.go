@@ -70,7 +70,7 @@ func readTrade(f *fields, symbol string) ledger.Trade {
 		Key: keyRow(f), ID: f.integer("id"), OrderID: f.integer("orderId"), Direction: f.direction("side"),
 		Qty: f.qty("qty"), Price: f.price("price"), At: f.at("time"), FeeUSD: feeUSD(f.usd("commission"), f.text("commissionAsset")),
 	}
-	if t.Key.Symbol != symbol || t.ID <= 0 || t.OrderID <= 0 || t.Qty.Sign() <= 0 || t.Price.Sign() <= 0 {
+	if t.Symbol != symbol || t.ID <= 0 || t.OrderID <= 0 || t.Qty.Sign() <= 0 || t.Price.Sign() <= 0 {
 		f.fail("it is no trade of %s", symbol)
 	}
 	return t
