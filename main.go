@@ -253,8 +253,8 @@ func (a *app) verifyApart(path string) error {
 		return err
 	}
 	out, err := exec.CommandContext(a.ctx, self, "ledger", "verify", "--file", path).CombinedOutput()
-	if err == nil {
-		return nil
+	if err == nil || a.ctx.Err() != nil {
+		return a.ctx.Err() // What was cut short says nothing about the ledger.
 	}
 	said := strings.TrimPrefix(strings.TrimSpace(string(out)), "permitchain: ")
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == 6 && strings.Contains(said, store.ErrLocked.Error()) {
@@ -331,9 +331,13 @@ func (r runCmd) Run(a *app) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	return stages.Run(a.ctx, stages.Options{
+	err = stages.Run(a.ctx, stages.Options{
 		Config: c, Version: version, Log: log, Load: func() (*stages.Config, error) { return r.config(a) }, Hangup: hangup, Point: a.hooks.point, Verify: a.verifyApart,
 	})
+	if errors.Is(err, context.Canceled) && a.ctx.Err() != nil {
+		return nil // It was told to end before it had begun.
+	}
+	return err
 }
 
 // Run checks a configuration.

@@ -162,7 +162,7 @@ func TestOrdersInTheWayAreNamed(t *testing.T) {
 		}
 		r.wait(settled)
 	}, consult(x), func(h *hostile) {
-		h.log = zerolog.New(&log)
+		h.log = zerolog.New(zerolog.SyncWriter(&log))
 		h.place = func(exchange.Order, func() exchange.Answer) exchange.Answer {
 			slow.Store(true) // The refusal must not wait for what is in the way.
 			return exchange.Answer{Outcome: exchange.NotPlaced, Code: -4118, Message: "ReduceOnly Order Failed."}

@@ -240,7 +240,7 @@ func TestAStopThatCannotFollowIsSeen(t *testing.T) {
 			r.t.Errorf("covered again, and bare for %s, now %v", d, now)
 		}
 	}, func(h *hostile) {
-		h.log = zerolog.New(&log)
+		h.log = zerolog.New(zerolog.SyncWriter(&log))
 		h.place = func(_ exchange.Order, real func() exchange.Answer) exchange.Answer {
 			if len(h.orders()) == 1 {
 				return real()
@@ -281,7 +281,7 @@ func TestATriggeredStopThatLeavesARest(t *testing.T) {
 					r.t.Errorf("%s is left, wanted %s", q, left)
 				}
 				r.agree()
-			}, func(h *hostile) { h.log = zerolog.New(&log) })
+			}, func(h *hostile) { h.log = zerolog.New(zerolog.SyncWriter(&log)) })
 			if !strings.Contains(log.String(), "0.036 is left without protection") {
 				t.Errorf("nobody was told: %s", &log)
 			}
@@ -432,7 +432,7 @@ func TestTheLogTellsOfATimeWithoutAStop(t *testing.T) {
 		if seconds < 30 || seconds > 36 || strings.Count(log.String(), "without its wanted stop") != 1 {
 			r.t.Errorf("%g seconds; %s", seconds, log.String())
 		}
-	}, func(h *hostile) { h.log = zerolog.New(&log) }, func(h *hostile) {
+	}, func(h *hostile) { h.log = zerolog.New(zerolog.SyncWriter(&log)) }, func(h *hostile) {
 		h.place = func(_ exchange.Order, real func() exchange.Answer) exchange.Answer {
 			if len(h.orders()) == 1 {
 				return exchange.Answer{Outcome: exchange.NotPlaced, Code: -2021}
@@ -453,5 +453,5 @@ func TestTheLogSaysWhatAPersonMustDo(t *testing.T) {
 		if n := strings.Count(log.String(), "orders settle"); n < 2 || n > 4 {
 			r.t.Errorf("told %d times:\n%s", n, log.String())
 		}
-	}, neverAnswers, func(h *hostile) { h.log = zerolog.New(&log) })
+	}, neverAnswers, func(h *hostile) { h.log = zerolog.New(zerolog.SyncWriter(&log)) })
 }

@@ -381,9 +381,14 @@ func informed(r Rules, s *ledger.State, k ledger.Key, last *ledger.Intent, see S
 	if see.Snapshot == nil || pos == nil || !ledger.Fresh(see.Snapshot.SentAt, see.At, r.StaleAfter) {
 		return false
 	}
-	held := see.Snapshot.Of(k).Amount
+	return see.Snapshot.SentAt.After(last.SendBefore.Add(-ledger.SendWithin)) && agrees(r, pos, see)
+}
+
+// agrees tells whether a snapshot that is there knows of the ledger's last trade, and shows what the ledger says.
+func agrees(r Rules, pos *ledger.Position, see Sight) bool {
+	held := see.Snapshot.Of(pos.Key).Amount
 	differs := r.Tolerance.Of(see.Lot, held, see.Mark).Less(held.Sub(pos.Amount).Abs())
-	return see.Snapshot.SentAt.After(pos.LastTradeAt) && see.Snapshot.SentAt.After(last.SendBefore.Add(-ledger.SendWithin)) && !differs
+	return see.Snapshot.SentAt.After(pos.LastTradeAt) && !differs
 }
 
 // resize is how much of the grant's rest the position still allows.

@@ -100,7 +100,7 @@ func (a *Stage) hear(hard context.Context, e exchange.StreamEvent) error {
 	if err != nil {
 		return err
 	}
-	a.abandon(stop.Key, stop.ClientOrderID, left)
+	a.abandon(stop.Key, stop.ClientOrderID, left, stop.Epoch)
 	if more { // Its trades come next; whatever does not come is asked for a little later.
 		soon := a.now().Add(lookEvery)
 		a.lookAt, a.standAt = earlier(a.lookAt, soon), earlier(a.standAt, soon)

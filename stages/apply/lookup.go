@@ -176,7 +176,7 @@ func (a *Stage) learnStop(hard context.Context, i ledger.Intent, l Lookup) error
 		err = a.stopFailed(hard, i.Key)
 	}
 	if err == nil {
-		a.abandon(i.Key, l.ID, left)
+		a.abandon(i.Key, l.ID, left, i.Epoch)
 	}
 	return errors.Join(err, a.progress(hard, i.Plan))
 }

@@ -166,11 +166,38 @@ func unmoved(s *ledger.State, i *ledger.Intent, l Lookup, others ledger.Qty, see
 	held, before := see.Snapshot.Of(i.Key).Amount, drift(s, i, l.Trades)
 	// Where they agree to the last digit nothing has executed that is not booked, also where the snapshot before the
 	// order was behind and they had seemed to differ.
-	if now := held.Sub(pos.Amount.Add(others)); !now.IsZero() && !now.Equal(before) {
-		return fmt.Errorf("position and ledger differ otherwise than before the order to %s %s: the exchange holds %s, the ledger says %s, trades of others explain %s; they differ by %s, and differed by %s",
-			i.Direction, i.Qty, held, pos.Amount, others, now, before)
+	// Nor where the position is what it was when the order was promised, but for what others have traded since: of a
+	// forced close the ledger may have known nothing.
+	unchanged := held.Equal(i.Exchange.Add(since(s, i, l.Trades)))
+	if now := held.Sub(pos.Amount.Add(others)); !now.IsZero() && !now.Equal(before) && !unchanged {
+		return movedError{now.Sub(before), fmt.Sprintf("position and ledger differ otherwise than before the order to %s %s: the exchange holds %s, the ledger says %s, trades of others explain %s; they differ by %s, and differed by %s",
+			i.Direction, i.Qty, held, pos.Amount, others, now, before)}
 	}
 	return nil
+}
+
+// movedError tells that a position has changed by something that nothing explains.
+type movedError struct {
+	by   ledger.Qty
+	text string
+}
+
+func (e movedError) Error() string { return e.text }
+
+// couldBe tells whether the change could be an order's, whole or in part.
+func (e movedError) couldBe(i *ledger.Intent) bool {
+	return e.by.Sign() == i.Direction.Signed(i.Qty).Sign() && !i.Qty.Less(e.by.Abs())
+}
+
+// since is what trades of others that are not booked did to the position after i was promised.
+func since(s *ledger.State, i *ledger.Intent, trades []ledger.Trade) (moved ledger.Qty) {
+	_, others := s.Unbooked(i.Key, trades)
+	for _, t := range others {
+		if !t.At.Before(i.SendBefore.Add(-ledger.SendWithin)) {
+			moved = moved.Add(t.Direction.Signed(t.Qty))
+		}
+	}
+	return moved
 }
 
 // drift is by how much position and ledger differed when i was promised, without what trades of others have explained since:

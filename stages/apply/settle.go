@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -102,12 +103,14 @@ func SettledBy(s *ledger.State, l Lookup, o ledger.SettleOrder, see Sight) (ledg
 	if err != nil {
 		return refused("%v: if it is of this order, give its --order-id", err)
 	}
-	if err := unmoved(s, i, l, others, see); err != nil {
+	// A change that cannot be this order's speaks neither for it nor against; the operator, who has seen more, may say so.
+	var change movedError
+	if err := unmoved(s, i, l, others, see); err != nil && (!errors.As(err, &change) || change.couldBe(i)) {
 		return refused("%v: if the order executed, give its --order-id once its trades are shown; otherwise try again", err)
 	}
 	return &ledger.IntentAnswered{
 		ClientOrderID: i.ClientOrderID, State: ledger.NotPlaced, Message: "not placed, by the operator's evidence",
-		Evidence: fmt.Sprintf("%s: %s; looked up once more: no such order, none listed, no trade unattributed, position agrees", o.Who, o.Why),
+		Evidence: fmt.Sprintf("%s: %s; looked up once more: no such order, none listed, no trade unattributed, and the position has not moved as by it", o.Who, o.Why),
 	}, ledger.SettleResult{State: ledger.NotPlaced}
 }
 

@@ -52,7 +52,7 @@ type Stage struct {
 	cancels   map[string]*cancelling   // stops that are no longer wanted, by client order id
 	alerted   map[string]time.Time     // orders that stay unknown, and when that was told last; exchange clock
 	bare      map[ledger.Key]time.Time // positions without their wanted stop, since when
-	rests     map[ledger.Key]bool      // positions that triggered stops have left open, to be closed
+	rests     map[ledger.Key]rest      // positions that triggered stops have left open, to be closed
 	askedAt   time.Time                // when a snapshot was asked for last, for want of one
 	standAt   time.Time                // when standing stops are looked up next
 	placed    bool                     // an order was placed whose trades have not been asked for
@@ -146,7 +146,7 @@ func (a *Stage) Run(stop pipeline.Stop) error {
 
 func (a *Stage) begin() {
 	a.cancels, a.alerted, a.bare = map[string]*cancelling{}, map[string]time.Time{}, map[ledger.Key]time.Time{}
-	a.rests = map[ledger.Key]bool{}
+	a.rests = map[ledger.Key]rest{}
 	a.waiting, a.due, a.negatives, a.looking = map[ledger.PlanID]*wait{}, map[ledger.PlanID]time.Time{}, map[string][]time.Time{}, map[string]bool{}
 	a.answers, a.lookups, a.gone = make(chan answer, 1), make(chan Lookup, 1), make(chan gone, 1)
 }
@@ -206,9 +206,10 @@ func (a *Stage) do(hard context.Context, kernel func(*ledger.State, time.Time) s
 	})
 }
 
+// see looks at the clock last: a snapshot that arrives in between would be of the future, which counts as stale.
 func (a *Stage) see(symbol string) Sight {
-	m := a.Board.Markets[symbol]
-	return Sight{a.Exchange.Now(), a.Board.Snapshot(), a.Board.Mark(symbol).Price, m.Lot, m.Tick}
+	m, snap, mark := a.Board.Markets[symbol], a.Board.Snapshot(), a.Board.Mark(symbol).Price
+	return Sight{a.Exchange.Now(), snap, mark, m.Lot, m.Tick}
 }
 
 // recover takes up what an earlier process left.

@@ -55,31 +55,39 @@ func Abandoned(s *ledger.State, i *ledger.Intent, o *exchange.OrderState) ledger
 	return pos.Amount
 }
 
-// abandon tells of what a triggered stop has left, and has it closed where the configuration says so: once a snapshot knows of the
-// stop's trades, because with an older one the close would be denied.
-func (a *Stage) abandon(k ledger.Key, id string, left ledger.Qty) {
+// rest is what a triggered stop has left open, to be closed.
+type rest struct {
+	since time.Time // exchange clock
+	epoch int64
+}
+
+// abandon tells of what a triggered stop has left, and has it closed where the configuration says so: once exchange and ledger
+// agree about it, because until then the close would be denied, and it is proposed once.
+func (a *Stage) abandon(k ledger.Key, id string, left ledger.Qty, epoch int64) {
 	if left.IsZero() {
 		return
 	}
 	a.Log.Error().Str("symbol", k.Label()).Str("order", id).Msgf("the stop has ended without closing the position: %s is left without protection", left)
 	if a.Rules(k.Symbol).OnStopFailure == CloseAll {
-		a.rests[k] = true
+		a.rests[k] = rest{a.Exchange.Now(), epoch}
 		a.Ask.Ring()
 	}
 }
 
-// closeRests closes what stops have left.
+// closeRests closes what stops have left, unless it is gone or protected again.
 func (a *Stage) closeRests(hard context.Context) error {
-	snap := a.Board.Snapshot()
-	if len(a.rests) == 0 || snap == nil {
+	if len(a.rests) == 0 {
 		return nil
 	}
 	var ready []ledger.Key
 	err := a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
-		for k := range a.rests {
-			if pos := s.Positions[k]; pos == nil || pos.Amount.IsZero() {
+		for k, left := range a.rests {
+			pos, see := s.Positions[k], a.see(k.Symbol)
+			switch {
+			case pos == nil || pos.Amount.IsZero() || pos.Epoch != left.epoch || pos.Stop != nil:
 				delete(a.rests, k)
-			} else if snap.SentAt.After(pos.LastTradeAt) && s.UnresolvedOn(k, ledger.CloseStep) == nil {
+			case see.Snapshot == nil || !see.Snapshot.SentAt.After(left.since) || s.UnresolvedOn(k, ledger.CloseStep) != nil:
+			case agrees(a.Rules(k.Symbol), pos, see):
 				ready = append(ready, k)
 			}
 		}
@@ -93,20 +101,28 @@ func (a *Stage) closeRests(hard context.Context) error {
 	return err
 }
 
-// tend keeps the stops true to their positions.
+// tend keeps the stops true to their positions. Each is a step of its own: effects of one step follow each other, and a slow
+// answer about one position must not make the stop of the next too late to be sent.
 func (a *Stage) tend(hard context.Context) error {
-	err := a.do(hard, func(s *ledger.State, now time.Time) (st step) {
+	var keys []ledger.Key
+	err := a.do(hard, func(s *ledger.State, _ time.Time) (st step) {
 		for _, pos := range Tended(s) {
-			more := Tend(a.Rules(pos.Key.Symbol), s, pos, a.see(pos.Key.Symbol), now)
-			st.Events = append(st.Events, more.Events...)
+			keys = append(keys, pos.Key)
+		}
+		return st
+	})
+	for _, k := range keys {
+		err = errors.Join(err, a.do(hard, func(s *ledger.State, now time.Time) (st step) {
+			more := Tend(a.Rules(k.Symbol), s, s.Positions[k], a.see(k.Symbol), now)
+			st.Events = more.Events
 			for _, e := range more.Effects {
 				if e.Cancel == nil || a.mayCancel(e.Cancel.ClientOrderID) {
 					st.Effects = append(st.Effects, e)
 				}
 			}
-		}
-		return st
-	})
+			return st
+		}))
+	}
 	return errors.Join(err, a.watchBare(hard))
 }
 
