@@ -399,9 +399,10 @@ func (s *swarm) sync(k ledger.Key) {
 func (s *swarm) decide(fn func(*ledger.State) []ledger.Event) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
+	reached := s.killer.reached
 	go func() {
 		select {
-		case <-s.killer.reached:
+		case <-reached:
 			cancel()
 		case <-ctx.Done():
 		}
