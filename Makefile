@@ -18,19 +18,19 @@ test: ## vet and test everything
 	$(GO) test $(RACE) -parallel 8 ./...
 
 e2e: build ## prove the whole of it: an exchange and a chain, two processes, from denied drift to a booked fill
-	PERMITCHAIN=$(BIN) scripts/e2e.sh
+	PERMITCHAIN=$(BIN) .ci/e2e.sh
 
 proof: build ## run the full figures of every drill, about an hour, and write them to proof.json
-	scripts/proof.sh
+	.ci/proof.sh
 
 bench: ## measure, each thing beside its floor
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 fuzz: ## run every fuzz target, each for FUZZTIME (30s)
-	FUZZTIME=$(or $(FUZZTIME),30s) scripts/fuzz.sh
+	FUZZTIME=$(or $(FUZZTIME),30s) .ci/fuzz.sh
 
 mutants: ## plant every bug of testdata/mutants in a copy; each must be found. MUTANTS=A, B, chain, unit or a number selects
-	scripts/mutants.sh
+	.ci/mutants.sh
 
 lint: ## golangci-lint, from a module file of its own
 	$(GO) tool -modfile=golangci.mod golangci-lint run

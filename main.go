@@ -1,24 +1,33 @@
 // Command permitchain decides when to take a futures position off, and closes it with
 // reduce-only orders, but only when two independent permits agree.
 //
-// This file is the grammar of its command line and the wiring; other files have single commands. A command reads the
+// This file is the grammar of its command line and the wiring. A command reads the
 // configuration, builds what it needs, and calls one function of the package that owns the noun.
 package main
 
 import (
+	"bufio"
 	"context"
+	"crypto/sha256"
 	_ "embed"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
 	"os/user"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -27,11 +36,16 @@ import (
 	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
 
+	"permitchain/exchange/sandbox"
 	"permitchain/ledger"
 	"permitchain/ledger/store"
 	"permitchain/stages"
+	"permitchain/stages/doctor"
+	"permitchain/stages/exitbrain"
 	"permitchain/stages/operator"
 	"permitchain/stages/operator/terminal"
+	"permitchain/stages/replay"
+	"permitchain/stages/simulate"
 )
 
 //go:embed config.yaml
@@ -396,5 +410,408 @@ func (versionCmd) Run(a *app) error {
 		return json.NewEncoder(a.out).Encode(map[string]string{"version": version})
 	}
 	fmt.Fprintln(a.out, "permitchain", version)
+	return nil
+}
+
+type (
+	evalCmd struct {
+		Harvest     evalHarvestCmd `cmd:"" help:"Which close the harvest rule proposes for a position."`
+		MarketState evalMarketCmd  `cmd:"" help:"What the prices say of the market."`
+	}
+	evalHarvestCmd struct{ evalInput }
+	evalMarketCmd  struct{ evalInput }
+	evalInput      struct {
+		File string `arg:"" optional:"" default:"-" help:"JSON lines; - is standard input."`
+	}
+)
+
+// Run evaluates the harvest rule.
+func (e evalHarvestCmd) Run(a *app) error {
+	return e.eval(a, func(in io.Reader, c exitbrain.Config) (int, error) {
+		return exitbrain.EvalHarvest(in, a.out, c.HarvestParams)
+	})
+}
+
+// Run evaluates the market state.
+func (e evalMarketCmd) Run(a *app) error {
+	return e.eval(a, func(in io.Reader, c exitbrain.Config) (int, error) {
+		return exitbrain.EvalMarketState(in, a.out, c.MarketParams)
+	})
+}
+
+// eval answers line by line; a line that is an error says so in its place, and is no failure of the command.
+func (e evalInput) eval(a *app, kernel func(io.Reader, exitbrain.Config) (int, error)) error {
+	c, err := a.config()
+	if err != nil {
+		return err
+	}
+	if e.File == "-" {
+		_, err = kernel(a.in, c.ExitBrain)
+		return err
+	}
+	f, err := os.Open(e.File)
+	if err != nil {
+		return fmt.Errorf("open lines: %w", err)
+	}
+	_, err = kernel(f, c.ExitBrain)
+	return errors.Join(err, f.Close())
+}
+
+// Run decides recorded logs again.
+func (r replayCmd) Run(a *app) (err error) {
+	switch {
+	case r.Journal != "" && (len(r.Logs) > 0 || len(r.Set) > 0 || r.Unknown):
+		return usageError{errors.New("--journal takes no logs, and neither --set nor --unknown: --with FILE changes a configuration")}
+	case r.Journal != "":
+		return r.journal(a)
+	case len(r.Logs) == 0 || r.With != "":
+		return usageError{errors.New("logs are wanted, or --journal FILE, with which --with FILE goes")}
+	}
+	c, err := a.config()
+	if err != nil {
+		return err
+	}
+	overrides, sets, err := replay.ParseSets(r.Set)
+	if err != nil {
+		return usageError{err}
+	}
+	// What is set is laid over this configuration, and over each that an export records.
+	rulesOf := func(base string) (func(string) replay.Rules, error) {
+		c, err := stages.ParseConfig([]byte(base), "--set", replay.Overlay(sets))
+		if err != nil {
+			return nil, usageError{err}
+		}
+		return c.Rules, nil
+	}
+	rules, err := rulesOf(string(c.Effective()))
+	if err != nil {
+		return err
+	}
+	sources, closeAll, err := replay.OpenLogs(r.Logs, a.in)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeAll()) }()
+	report, err := replay.Run(replay.Options{Rules: rules, Overrides: overrides, Recorded: rulesOf, Unknown: r.Unknown}, sources)
+	if set := (*replay.SetError)(nil); errors.As(err, &set) {
+		return usageError{err}
+	}
+	if err != nil {
+		return err
+	}
+	if a.Output == "json" {
+		err = json.NewEncoder(a.out).Encode(report)
+	} else {
+		err = report.WriteTable(a.out, colored(a.out))
+	}
+	if err == nil && report.Plans == 0 {
+		return replay.ErrNoPlans
+	}
+	if err == nil && report.Differs() {
+		err = &operator.Failure{Kind: operator.Unhealthy, Text: fmt.Sprintf("%d of %d plans differ", report.Differ, report.Plans)}
+	}
+	return err
+}
+
+// journal takes every decision of a ledger again.
+func (r replayCmd) journal(a *app) (err error) {
+	o := replay.AgainOptions{Recorded: stages.RecordedRules}
+	if r.With != "" {
+		c, err := stages.LoadConfig(defaults, r.With)
+		if err != nil {
+			return usageError{err}
+		}
+		o.With = c.Rules
+	}
+	records, closeFile, err := openJournal(r.Journal)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeFile()) }()
+	report, err := replay.Again(o, records)
+	if wrong := (*ledger.BrokenError)(nil); errors.As(err, &wrong) {
+		err = fmt.Errorf("%w: journal %s: %w", store.ErrDamaged, r.Journal, err)
+	}
+	if err != nil {
+		return err
+	}
+	report.Source, report.With = r.Journal, r.With
+	if a.Output == "json" {
+		err = json.NewEncoder(a.out).Encode(report)
+	} else {
+		err = report.WriteTable(a.out)
+	}
+	if err == nil && report.Differs() {
+		err = &operator.Failure{Kind: operator.Unhealthy, Text: fmt.Sprintf("%d of %d decisions differ", report.Differ, report.Decided)}
+	}
+	return err
+}
+
+// openJournal opens what holds a journal: JSON lines, or else a ledger file.
+func openJournal(path string) (replay.Journal, func() error, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open journal: %w", err)
+	}
+	first := make([]byte, 1)
+	if n, err := f.Read(first); err == nil && n == 1 && first[0] == '{' {
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return nil, nil, errors.Join(fmt.Errorf("open journal: %w", err), f.Close())
+		}
+		return replay.Lines(f), f.Close, nil
+	}
+	if err := f.Close(); err != nil {
+		return nil, nil, err
+	}
+	reader, err := store.OpenReader(path, store.Options{})
+	if errors.Is(err, store.ErrLocked) {
+		err = fmt.Errorf("%w: a running chain holds it; permitchain ledger backup makes a copy to read", err)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	records := func(fn func(ledger.Record) error) error {
+		return reader.Records(1, 0, func(rec ledger.Record, _ string) error { return fn(rec) })
+	}
+	return records, reader.Close, nil
+}
+
+type simulateCmd struct {
+	Seed   uint64  `default:"1" help:"The first seed. The same seed and configuration give the same trace to the byte."`
+	Seeds  int     `default:"1" help:"How many seeds, on all cores."`
+	Hours  float64 `help:"Virtual hours with faults, of each seed (24; of many seeds 0.02)."`
+	Faults string  `default:"hostile" help:"none, calm, hostile, or names of faults with commas between."`
+	Trace  bool    `help:"Show everything that happens, line by line. One seed only."`
+	HTML   string  `name:"html" placeholder:"FILE" help:"Write a report that a browser shows."`
+}
+
+// Hours of each seed, where none are told: enough to see a day's limits, and of many enough for a few closes.
+const (
+	hoursOfOne  = 24
+	hoursOfMany = 0.02
+)
+
+// Run simulates.
+func (s simulateCmd) Run(a *app) (err error) {
+	c, err := a.config()
+	if err != nil {
+		return err
+	}
+	faults, err := simulate.ParseFaults(s.Faults)
+	switch {
+	case err != nil:
+		return usageError{err}
+	case s.Seeds < 1, s.Hours < 0, s.Trace && s.Seeds > 1:
+		return usageError{errors.New("at least one seed, hours above 0, and a trace of one seed alone are wanted")}
+	case s.Hours == 0 && s.Seeds == 1:
+		s.Hours = hoursOfOne
+	case s.Hours == 0:
+		s.Hours = hoursOfMany
+	}
+	o := simulate.Options{Seed: s.Seed, Seeds: s.Seeds, Hours: s.Hours, Faults: faults}
+	trace := bufio.NewWriter(a.out)
+	if s.Trace {
+		o.Trace = trace
+	}
+	if isTerminal(a.err) {
+		o.Progress = progress(a.err, s.Seeds)
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // Worlds are small and die soon.
+	r := simulate.Run(c.Simulated(), o)
+	if s.Trace {
+		if err := trace.Flush(); err != nil {
+			return fmt.Errorf("write the trace: %w", err)
+		}
+	}
+	r.Reproduce(func(seed uint64) string {
+		command := fmt.Sprintf("permitchain simulate --seed %d --hours %g --faults %s --trace", seed, s.Hours, s.Faults)
+		if a.Config != "" {
+			command += " -c " + a.Config
+		}
+		return command
+	})
+	if s.HTML != "" {
+		if err := writeReport(s.HTML, r); err != nil {
+			return err
+		}
+	}
+	switch {
+	case a.Output == "json":
+		err = r.WriteJSON(a.out)
+	case !s.Trace:
+		err = r.WriteTable(a.out)
+	}
+	if n := len(r.Violations); err == nil && n > 0 {
+		err = &operator.Failure{Kind: operator.Unhealthy, Text: fmt.Sprintf("%d of %d seeds violate an invariant", n, r.Seeds)}
+	}
+	return err
+}
+
+// progress tells how far a run of many seeds is, on one line.
+func progress(w io.Writer, seeds int) func(done, violations int) {
+	began := time.Now()
+	every := max(1, seeds/200)
+	return func(done, violations int) {
+		if done%every == 0 || done == seeds {
+			fmt.Fprintf(w, "\r%d of %d seeds, %.0f a second, %d violations ", done, seeds, float64(done)/time.Since(began).Seconds(), violations)
+		}
+		if done == seeds {
+			fmt.Fprintln(w)
+		}
+	}
+}
+
+func writeReport(path string, r *simulate.Result) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("write report: %w", err)
+	}
+	return errors.Join(r.WriteHTML(f), f.Close())
+}
+
+// sandboxCmd serves an exchange that speaks Binance's REST and WebSocket, with one made-up account.
+type sandboxCmd struct {
+	Listen   string                `default:"127.0.0.1:8790" placeholder:"ADDRESS" help:"Address and port on this machine (${default}); port 0 takes a free one."`
+	Seed     uint64                `default:"1" help:"The same seed makes the same market, luck, and made-up key."`
+	Speed    float64               `default:"1" placeholder:"N" help:"How many times faster its market passes (${default})."`
+	Position map[string]ledger.Qty `placeholder:"SYMBOL=QTY" help:"What the account holds at first (BTCUSDT=0.046); without it 1 of the first symbol. In hedge mode by SYMBOL:LONG or SYMBOL:SHORT; a short is negative."`
+	Hedge    bool                  `help:"Hedge mode: LONG and SHORT side by side."`
+	Reopen   time.Duration         `default:"0s" help:"Somebody opens a closed position again after so long; 0s: nobody does."`
+	Faults   string                `enum:"none,calm,hostile" default:"none" help:"What goes wrong by itself: none, calm (a bad day) or hostile (a day that never was)."`
+	Key      string                `help:"The API key that it accepts; without one it makes one up."`
+	Secret   string                `help:"The secret of --key; or the public half of an Ed25519 pair, as PEM."`
+}
+
+// options are the sandbox's; a user's mistake is a usage error.
+func (c sandboxCmd) options(symbols []string) (sandbox.Options, error) {
+	o := sandbox.Options{Seed: c.Seed, Speed: c.Speed, Symbols: symbols, Hedge: c.Hedge, Reopen: c.Reopen, Key: c.Key, Secret: c.Secret, Positions: map[ledger.Key]ledger.Qty{}}
+	if (c.Key == "") != (c.Secret == "") {
+		return o, usageError{errors.New("--key and --secret go together")}
+	}
+	if c.Key == "" {
+		o.Key, o.Secret = madeUp("key", c.Seed), madeUp("secret", c.Seed)
+	}
+	for name, q := range c.Position {
+		k, err := stages.SeedKey(name)
+		if err != nil {
+			return o, usageError{fmt.Errorf("--position: %w", err)}
+		}
+		o.Positions[k] = q
+	}
+	if c.Position == nil {
+		side := ledger.Both
+		if c.Hedge {
+			side = ledger.Long
+		}
+		o.Positions[ledger.Key{Symbol: symbols[0], Side: side}] = ledger.MustQty("1")
+	}
+	var err error
+	if o.Faults, err = sandbox.Preset(c.Faults); err == nil {
+		err = o.Check()
+	}
+	if err != nil {
+		return o, usageError{err}
+	}
+	return o, nil
+}
+
+// madeUp is a key, or a secret, that opens nothing but a sandbox of that seed.
+func madeUp(what string, seed uint64) string {
+	sum := sha256.Sum256([]byte("permitchain sandbox " + what + " " + strconv.FormatUint(seed, 10)))
+	return hex.EncodeToString(sum[:])
+}
+
+// Run serves the sandbox until it is stopped.
+func (c sandboxCmd) Run(a *app) error {
+	config, err := a.config()
+	if err != nil {
+		return err
+	}
+	o, err := c.options(config.SymbolNames())
+	if err != nil {
+		return err
+	}
+	at, err := netip.ParseAddrPort(c.Listen)
+	if err != nil || !at.Addr().IsLoopback() {
+		return usageError{errors.New("--listen: an address of this machine with a port, like 127.0.0.1:8790, is wanted")}
+	}
+	l, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return fmt.Errorf("serve the sandbox: %w", err)
+	}
+	if err := c.announce(a, l.Addr().String(), o); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	ctx, cancel := context.WithCancel(a.ctx)
+	defer cancel()
+	s := sandbox.New(o)
+	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+	ran := make(chan error, 2)
+	go func() { ran <- s.Run(ctx) }()
+	go func() { ran <- server.Serve(l) }()
+	err = <-ran
+	cancel()
+	err = errors.Join(err, server.Close(), <-ran)
+	if a.ctx.Err() != nil {
+		return nil // It was stopped, and whatever ended with it may say so.
+	}
+	return fmt.Errorf("serve the sandbox: %w", err)
+}
+
+// announce tells what to type to trade on it.
+func (c sandboxCmd) announce(a *app, address string, o sandbox.Options) error {
+	rest, stream := "http://"+address, "ws://"+address
+	if a.Output == "json" {
+		return json.NewEncoder(a.out).Encode(map[string]string{"rest_url": rest, "stream_url": stream, "key": o.Key, "secret": o.Secret})
+	}
+	exports := fmt.Sprintf("    export BINANCE_API_KEY=%s\n    export BINANCE_API_SECRET=%s\n", o.Key, o.Secret)
+	if c.Key != "" {
+		exports = "    (export BINANCE_API_KEY and BINANCE_API_SECRET as you gave them)\n"
+	}
+	fmt.Fprintf(a.out, "A sandbox of Binance USD-M futures at %s: nothing in it is real, and it forgets everything when it ends. Ctrl-C ends it.\nThe account holds:", rest)
+	for _, k := range slices.SortedFunc(maps.Keys(o.Positions), ledger.Key.Compare) {
+		fmt.Fprintf(a.out, " %s %s", k.Label(), o.Positions[k])
+	}
+	fmt.Fprintf(a.out, "\n\nIn a second terminal:\n\n%s    permitchain run --mode testnet --rest-url %s --stream-url %s\n\n"+
+		"In a third one: permitchain status --mode testnet. What goes wrong is switched with curl:\n\n"+
+		"    curl %s/sandbox/faults                                     # every kind of fault there is\n"+
+		"    curl %s/sandbox/faults -d '{\"kind\":\"hang\",\"call\":\"POST /fapi/v1/order\"}'   # the next order is executed, and its answer is lost\n"+
+		"    curl %s/sandbox/log                                        # every order as it came, and what it did\n", exports, rest, stream, rest, rest, rest)
+	return nil
+}
+
+// laid is the configuration with the flags' addresses laid over it.
+func (u addresses) laid(a *app) (*stages.Config, error) {
+	c, err := a.config()
+	if err == nil && u.RestURL != "" {
+		c, err = flagged(c, "--rest-url", fmt.Sprintf("exchange: {rest_url: %q}\n", u.RestURL))
+	}
+	if err == nil && u.StreamURL != "" {
+		c, err = flagged(c, "--stream-url", fmt.Sprintf("exchange: {stream_url: %q}\n", u.StreamURL))
+	}
+	return c, err
+}
+
+// Run examines everything that a chain would need.
+func (d doctorCmd) Run(a *app) error {
+	c, err := d.laid(a)
+	if err != nil {
+		return err
+	}
+	facts := doctor.Examine(a.ctx, c)
+	report := doctor.Judge(facts)
+	if a.Output == "json" {
+		err = report.WriteJSON(a.out)
+	} else {
+		err = report.Write(a.out, colored(a.out))
+	}
+	switch k := facts.Key; {
+	case err != nil:
+		return err
+	case k != nil && (k.Missing != nil || k.Refused != nil):
+		return fmt.Errorf("%w: without a usable key nothing can be done", stages.ErrExchange)
+	case !report.Healthy:
+		return &operator.Failure{Kind: operator.Unhealthy, Text: report.Summary()}
+	}
 	return nil
 }

@@ -2,9 +2,9 @@
 # Plants each bug of testdata/mutants in a copy of the tree and runs the command that its header names: it must fail there.
 # A bug that nobody finds is a hole in the tests, and ends this with 1; so does a patch that does not apply or build.
 #
-#   scripts/mutants.sh              all of them
-#   MUTANTS=A scripts/mutants.sh    those of one tier: unit, chain, B, A
-#   MUTANTS=07 scripts/mutants.sh   one of them
+#   .ci/mutants.sh              all of them
+#   MUTANTS=A .ci/mutants.sh    those of one tier: unit, chain, B, A
+#   MUTANTS=07 .ci/mutants.sh   one of them
 set -u
 cd "$(dirname "$0")/.." || exit 1
 limit=${LIMIT:-300}

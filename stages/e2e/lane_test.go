@@ -73,7 +73,7 @@ var built = sync.OnceValues(func() (string, error) {
 		return filepath.Abs(path)
 	}
 	binary := filepath.Join(buildDir(), "permitchain")
-	if out, err := exec.Command("go", "build", "-trimpath", "-o", binary, "..").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-trimpath", "-o", binary, "../..").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)
 	}
 	return binary, nil

@@ -2,7 +2,7 @@
 # The full figures: what CI runs a share of, whole. Each test prints lines "figure NAME VALUE"; they are collected into
 # one JSON file, with the day, the commit and the machine, so that no number has to be typed.
 #
-#   scripts/proof.sh [FILE]      FILE defaults to proof.json
+#   .ci/proof.sh [FILE]      FILE defaults to proof.json
 #
 # KILLS, IMAGES and SWEEP change how much is run. It takes about an hour on two cores, and ends with 1 where a part fails.
 set -euo pipefail
@@ -55,12 +55,12 @@ collect fault_matrix test_of ./stages '^TestFaultMatrix$'
 
 # Tier C: the shipped binary, real signals, a real disk.
 collect power_loss test_of ./ledger/store '^TestPowerLossImages$'
-collect system_calls test_of ./e2e '^TestEveryCall$'
-collect disk_full test_of ./e2e '^TestDiskFull$'
-collect random_kills test_of ./e2e '^TestKilledAtRandom$'
+collect system_calls test_of ./stages/e2e '^TestEveryCall$'
+collect disk_full test_of ./stages/e2e '^TestDiskFull$'
+collect random_kills test_of ./stages/e2e '^TestKilledAtRandom$'
 
 # Whether all of this can fail.
-collect mutants scripts/mutants.sh
+collect mutants .ci/mutants.sh
 
 {
   printf '{\n  "date": "%s",\n  "commit": "%s",\n' "$(date -u +%FT%TZ)" "$(git rev-parse HEAD 2>/dev/null || echo unknown)$([ -z "$(git status --porcelain 2>/dev/null)" ] || echo +changes)"
