@@ -1,11 +1,9 @@
 package paper
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"permitchain/exchange"
@@ -95,12 +93,8 @@ func (p *Paper) place(now time.Time, o exchange.Order) exchange.Answer {
 // Find implements exchange.Exchange. A stop that triggered is found as the order it became.
 func (p *Paper) Find(ctx context.Context, k ledger.Key, clientOrderID string) (exchange.OrderState, error) {
 	found, err := query(ctx, p, "look an order up", func(time.Time) []exchange.OrderState {
-		s, isStop := p.venue.Stop(k.Symbol, clientOrderID)
-		if isStop && s.Status != venue.StatusTriggered {
-			return []exchange.OrderState{stopState(s)}
-		}
-		if o, ok := p.venue.Order(k.Symbol, clientOrderID); ok {
-			return []exchange.OrderState{orderState(o, s.Trigger)}
+		if o, ok := p.venue.Find(k.Symbol, clientOrderID); ok {
+			return []exchange.OrderState{o}
 		}
 		return nil
 	})
@@ -115,37 +109,12 @@ func (p *Paper) Find(ctx context.Context, k ledger.Key, clientOrderID string) (e
 
 // OrdersSince implements exchange.Exchange. Stops are among the orders, those that triggered as the orders they became.
 func (p *Paper) OrdersSince(ctx context.Context, symbol string, since time.Time) ([]exchange.OrderState, error) {
-	return query(ctx, p, "list orders", func(time.Time) []exchange.OrderState {
-		var all []exchange.OrderState
-		triggers := map[int64]ledger.Price{}
-		for _, s := range p.venue.Stops(symbol, time.Time{}) {
-			if s.Status == venue.StatusTriggered {
-				triggers[s.OrderID] = s.Trigger
-			} else if !s.CreatedAt.Before(since) {
-				all = append(all, stopState(s))
-			}
-		}
-		for _, o := range p.venue.Orders(symbol, since, exchange.OrdersPage) {
-			all = append(all, orderState(o, triggers[o.OrderID]))
-		}
-		slices.SortFunc(all, func(a, b exchange.OrderState) int { return cmp.Compare(a.OrderID, b.OrderID) })
-		return all[:min(len(all), exchange.OrdersPage)]
-	})
+	return query(ctx, p, "list orders", func(time.Time) []exchange.OrderState { return p.venue.Since(symbol, since) })
 }
 
 // OpenOrders implements exchange.Exchange.
 func (p *Paper) OpenOrders(ctx context.Context) ([]exchange.OrderState, error) {
-	return query(ctx, p, "list open orders", func(time.Time) []exchange.OrderState {
-		var all []exchange.OrderState
-		orders, stops := p.venue.Open()
-		for _, o := range orders {
-			all = append(all, orderState(o, ledger.Price{}))
-		}
-		for _, s := range stops {
-			all = append(all, stopState(s))
-		}
-		return all
-	})
+	return query(ctx, p, "list open orders", func(time.Time) []exchange.OrderState { return p.venue.Working() })
 }
 
 // CancelStop implements exchange.Exchange.
@@ -187,18 +156,4 @@ func query[T any](ctx context.Context, p *Paper, what string, fn func(now time.T
 		return v, fmt.Errorf("%s: %w", what, err)
 	}
 	return v, nil
-}
-
-func orderState(o venue.Order, trigger ledger.Price) exchange.OrderState {
-	return exchange.OrderState{
-		ClientOrderID: o.ClientOrderID, OrderID: o.OrderID, Key: o.Key, Direction: o.Direction, Status: string(o.Status),
-		Qty: o.Qty, Executed: o.Executed, Trigger: trigger, CreatedAt: o.CreatedAt,
-	}
-}
-
-func stopState(s venue.Stop) exchange.OrderState {
-	return exchange.OrderState{
-		ClientOrderID: s.ClientAlgoID, OrderID: s.AlgoID, Key: s.Key, Direction: s.Direction, Status: string(s.Status),
-		Qty: s.Qty, Trigger: s.Trigger, CreatedAt: s.CreatedAt,
-	}
 }

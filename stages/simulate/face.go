@@ -1,7 +1,6 @@
 package simulate
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -125,7 +124,7 @@ func (x *face) Find(ctx context.Context, k ledger.Key, id string) (exchange.Orde
 		if x.w.strikes(LookupLag) {
 			young = time.Duration(x.w.between(100*ms, 10*sec))
 		}
-		if o, ok := x.w.find(k, id); ok && !o.CreatedAt.After(x.w.at().Add(-young)) {
+		if o, ok := x.w.venue.Find(k.Symbol, id); ok && !o.CreatedAt.After(x.w.at().Add(-young)) {
 			return []exchange.OrderState{o}
 		}
 		if x.w.namesakes[id] || x.w.strikes(Namesake) {
@@ -146,15 +145,6 @@ func (x *face) Find(ctx context.Context, k ledger.Key, id string) (exchange.Orde
 	return found[0], nil
 }
 
-func (w *world) find(k ledger.Key, id string) (exchange.OrderState, bool) {
-	s, isStop := w.venue.Stop(k.Symbol, id)
-	if isStop && s.Status != venue.StatusTriggered {
-		return stopState(s), true
-	}
-	o, ok := w.venue.Order(k.Symbol, id)
-	return orderState(o, s.Trigger), ok
-}
-
 // OrdersSince implements exchange.Exchange. Stops are among the orders, those that triggered as the orders they became.
 func (x *face) OrdersSince(ctx context.Context, symbol string, since time.Time) ([]exchange.OrderState, error) {
 	return query(ctx, x, func() []exchange.OrderState {
@@ -162,37 +152,13 @@ func (x *face) OrdersSince(ctx context.Context, symbol string, since time.Time) 
 		if x.w.strikes(LookupLag) {
 			young = young.Add(-time.Duration(x.w.between(100*ms, 3500*ms)))
 		}
-		var all []exchange.OrderState
-		triggers := map[int64]ledger.Price{}
-		for _, s := range x.w.venue.Stops(symbol, time.Time{}) {
-			if s.Status == venue.StatusTriggered {
-				triggers[s.OrderID] = s.Trigger
-			} else if !s.CreatedAt.Before(since) {
-				all = append(all, stopState(s))
-			}
-		}
-		for _, o := range x.w.venue.Orders(symbol, since, exchange.OrdersPage) {
-			all = append(all, orderState(o, triggers[o.OrderID]))
-		}
-		all = slices.DeleteFunc(all, func(o exchange.OrderState) bool { return o.CreatedAt.After(young) })
-		slices.SortFunc(all, func(a, b exchange.OrderState) int { return cmp.Compare(a.OrderID, b.OrderID) })
-		return all
+		return slices.DeleteFunc(x.w.venue.Since(symbol, since), func(o exchange.OrderState) bool { return o.CreatedAt.After(young) })
 	})
 }
 
 // OpenOrders implements exchange.Exchange.
 func (x *face) OpenOrders(ctx context.Context) ([]exchange.OrderState, error) {
-	return query(ctx, x, func() []exchange.OrderState {
-		var all []exchange.OrderState
-		orders, stops := x.w.venue.Open()
-		for _, o := range orders {
-			all = append(all, orderState(o, ledger.Price{}))
-		}
-		for _, s := range stops {
-			all = append(all, stopState(s))
-		}
-		return all
-	})
+	return query(ctx, x, func() []exchange.OrderState { return x.w.venue.Working() })
 }
 
 // Bars implements exchange.Exchange.
@@ -419,18 +385,4 @@ func (w *world) obstruct(k ledger.Key, held ledger.Qty) {
 		return
 	}
 	w.after(w.between(100*ms, 30*sec), func() { w.happened(w.venue.Cancel(w.at(), k.Symbol, c.Orders[0].OrderID, "")) })
-}
-
-func orderState(o venue.Order, trigger ledger.Price) exchange.OrderState {
-	return exchange.OrderState{
-		ClientOrderID: o.ClientOrderID, OrderID: o.OrderID, Key: o.Key, Direction: o.Direction, Status: string(o.Status),
-		Qty: o.Qty, Executed: o.Executed, Trigger: trigger, CreatedAt: o.CreatedAt,
-	}
-}
-
-func stopState(s venue.Stop) exchange.OrderState {
-	return exchange.OrderState{
-		ClientOrderID: s.ClientAlgoID, OrderID: s.AlgoID, Key: s.Key, Direction: s.Direction, Status: string(s.Status),
-		Qty: s.Qty, Trigger: s.Trigger, CreatedAt: s.CreatedAt,
-	}
 }

@@ -224,7 +224,7 @@ func (w *world) settle() {
 			continue
 		}
 		o := ledger.SettleOrder{ClientOrderID: i.ClientOrderID, Who: "operator", Why: "looked at the page"}
-		if found, ok := w.find(i.Key, i.ClientOrderID); ok {
+		if found, ok := w.venue.Find(i.Key.Symbol, i.ClientOrderID); ok {
 			o.OrderID = found.OrderID
 		}
 		if w.quiet {

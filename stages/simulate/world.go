@@ -276,7 +276,7 @@ func (w *world) happened(c venue.Change, err error) {
 	}
 	for _, s := range c.Stops {
 		if s.Status == venue.StatusNew || s.Status == venue.StatusCanceled {
-			o := stopState(s)
+			o := s.Shown()
 			w.say(exchange.StreamEvent{Order: &o})
 		}
 	}
@@ -284,7 +284,7 @@ func (w *world) happened(c venue.Change, err error) {
 		w.say(exchange.StreamEvent{Trade: &t})
 	}
 	for _, o := range c.Orders {
-		said := orderState(o, ledger.Price{})
+		said := o.Shown(ledger.Price{})
 		said.CreatedAt = time.Time{}
 		w.say(exchange.StreamEvent{Order: &said})
 	}
